@@ -1,0 +1,12 @@
+"""Kestrel: Earth-observation models as QGIS Processing algorithms.
+
+The repository root is the QGIS plugin and the Python package ``kestrel``; this file holds the
+entry point QGIS looks for and nothing else, so that importing the package outside QGIS is free.
+"""
+
+
+def classFactory(iface):  # noqa: N802 - the name is QGIS's
+    """Return the plugin object for QGIS; ``iface`` is None under qgis_process."""
+    from .plugin.kestrel_plugin import KestrelPlugin
+
+    return KestrelPlugin(iface)

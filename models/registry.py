@@ -1,0 +1,42 @@
+"""The package's table of contents: model name -> builder, default weights, presets.
+
+One explicit table. Nothing is imported until it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from .task import Builder, ModelError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a model's builder lives, its default's key in manifest.json ("" = none), its presets."""
+
+    builder: str
+    weights: str
+    presets: tuple[str, ...]
+
+
+MODELS: dict[str, Entry] = {
+    "sar_ships": Entry("sar_ships.task:build", "sar_ships", ("paper",)),
+    "cfar": Entry("classical.cfar:build", "", ()),
+}
+
+
+def entry(name: str) -> Entry:
+    """Return the table's line for ``name``; raises ModelError when there is none."""
+    try:
+        return MODELS[name]
+    except KeyError:
+        raise ModelError(
+            f"There is no model {name!r}.", f"Known models: {', '.join(sorted(MODELS))}."
+        ) from None
+
+
+def builder(name: str) -> Builder:
+    """Import and return the builder of ``name``: (params, weights, device, scene) -> Task."""
+    module, _, function = entry(name).builder.partition(":")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), function)

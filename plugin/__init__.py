@@ -1,0 +1,1 @@
+"""The QGIS side: provider, runtime, worker client, sink guard, styles, menu."""
