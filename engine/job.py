@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 JOB_VERSION = 1
 PROTOCOL_VERSION = 1
@@ -45,14 +45,14 @@ class Job:
 
     kind: str
     model: str
-    inputs: Dict[str, Dict[str, Any]]
-    outputs: Dict[str, str]
-    params: Dict[str, Any]
+    inputs: dict[str, dict[str, Any]]
+    outputs: dict[str, str]
+    params: dict[str, Any]
     scratch: str = ""
     device: str = "auto"
-    extent: Optional[List[float]] = None
-    aoi_wkt: Optional[str] = None
-    crs_wkt: Optional[str] = None
+    extent: list[float] | None = None
+    aoi_wkt: str | None = None
+    crs_wkt: str | None = None
     version: int = JOB_VERSION
 
     def __post_init__(self) -> None:
@@ -141,7 +141,7 @@ def encode_message(kind: str, **fields: Any) -> str:
     return json.dumps({"type": kind, **fields}, allow_nan=False) + "\n"
 
 
-def decode_message(line: str, known: Any) -> Dict[str, Any]:
+def decode_message(line: str, known: Any) -> dict[str, Any]:
     """Read one protocol line whose type is one of ``known``; raises JobError otherwise."""
     try:
         message = json.loads(line)
