@@ -21,7 +21,7 @@ import rasterio
 from rasterio.enums import Resampling
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402 - the backend is chosen before pyplot is loaded
+from matplotlib import pyplot
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "demo"
