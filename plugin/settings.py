@@ -1,0 +1,24 @@
+"""Kestrel's keys in QGIS's settings, each with its type and default, in one place."""
+
+from __future__ import annotations
+
+from qgis.core import QgsSettings
+
+PYTHON = "kestrel/python"
+WARM_MINUTES = "kestrel/warm_minutes"
+
+#: Long enough to try a few thresholds, short enough that half a gigabyte does not sit there all day.
+DEFAULT_WARM_MINUTES = 10.0
+
+
+def python() -> str:
+    """Return the interpreter the user chose, or an empty string."""
+    return str(QgsSettings().value(PYTHON, "") or "").strip()
+
+
+def warm_minutes() -> float:
+    """Return how long an idle worker is kept in the GUI; 0 = not at all."""
+    try:
+        return max(float(QgsSettings().value(WARM_MINUTES, DEFAULT_WARM_MINUTES)), 0.0)
+    except (TypeError, ValueError):
+        return DEFAULT_WARM_MINUTES
