@@ -1,0 +1,322 @@
+"""Layers become plain data: paths, WKT and small files that the worker can open by itself.
+
+Rasters go by path, so that rotated ones, VRTs and ground control points reach the worker as they
+are; what is no plain local file (a database, a service, a file inside an archive) is exported.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from osgeo import gdal
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransformContext,
+    QgsDistanceArea,
+    QgsFeature,
+    QgsFeatureRequest,
+    QgsFields,
+    QgsGeometry,
+    QgsMapLayer,
+    QgsPointXY,
+    QgsProcessingFeatureSource,
+    QgsProject,
+    QgsProviderRegistry,
+    QgsRasterDataProvider,
+    QgsRasterFileWriter,
+    QgsRasterInterface,
+    QgsRasterLayer,
+    QgsRasterPipe,
+    QgsVectorFileWriter,
+    QgsWkbTypes,
+)
+
+from .texts import tr
+
+
+class LayerError(Exception):
+    """A layer cannot be used; the text is for the user."""
+
+
+@dataclass(frozen=True)
+class RasterFacts:
+    """What a raster's header says, for checks before the run.
+
+    ``georeference``: ``affine``, ``gcp``, ``rpc`` or ``none``. ``pixel_m``: mean pixel side in
+    metres on the ground at the centre, None where it is unknown.
+    """
+
+    bands: int
+    complex_bands: tuple[int, ...]
+    georeference: str
+    has_crs: bool
+    looks_optical: bool
+    pixel_m: float | None
+
+
+def layer_file(layer: QgsMapLayer) -> str:
+    """Return the path of the file behind a layer as its provider has it, "" when there is none."""
+    provider = layer.providerType() if layer.isValid() else ""
+    parts = QgsProviderRegistry.instance().decodeUri(provider, layer.source())
+    path = parts.get("path") or ""
+    return path if isinstance(path, str) else ""
+
+
+def loaded_files(project: QgsProject | None) -> list[str]:
+    """Return the real paths of the files behind a project's layers."""
+    if project is None:
+        return []
+    paths = (layer_file(layer) for layer in project.mapLayers().values())
+    return [os.path.realpath(path) for path in paths if path and os.path.exists(path)]
+
+
+def describe_unreadable(text: str, label: str) -> str:
+    """Return one sentence saying why a typed raster source cannot be opened."""
+    if text.lstrip().startswith("<"):
+        return tr("{label}: XML text is not opened as a raster; save it to a file.").format(label=label)
+    path = text.partition("|")[0]
+    if os.path.isdir(path):
+        return tr("{label}: {path} is a folder; choose a raster file.").format(label=label, path=path)
+    if not os.path.exists(path):
+        return tr("{label}: {path} does not exist; choose an existing raster layer or file.").format(
+            label=label, path=path or tr("(nothing)")
+        )
+    if os.path.getsize(path) == 0:
+        return tr("{label}: {path} is empty (0 bytes); copy or download it again.").format(
+            label=label, path=path
+        )
+    return tr(
+        "{label}: {path} is not a raster that can be read; choose a raster such as a GeoTIFF, "
+        "or copy the file again if it is damaged."
+    ).format(label=label, path=path)
+
+
+def is_remote(path: str) -> bool:
+    """Whether a GDAL path leads to the network, directly or below an archive."""
+    lowered = path.lower()
+    return "://" in lowered or any(
+        f"/vsi{name}" in lowered
+        for name in ("curl", "s3", "gs", "az", "adls", "oss", "swift", "hdfs", "webhdfs")
+    )
+
+
+def raster_facts(layer: QgsRasterLayer, context: QgsCoordinateTransformContext) -> RasterFacts:
+    """Read a raster layer's header; raises LayerError when GDAL cannot."""
+    if layer.providerType() != "gdal":
+        return RasterFacts(layer.bandCount(), (), "affine", layer.crs().isValid(), False, None)
+    path = layer_file(layer) or layer.source()
+    data = _open(path)
+    if data is None:
+        raise LayerError(describe_unreadable(path, "INPUT"))
+    bands = [data.GetRasterBand(number) for number in range(1, data.RasterCount + 1)]
+    transform = data.GetGeoTransform(can_return_null=True)
+    if transform is not None and tuple(transform) == (0, 1, 0, 0, 0, 1):
+        transform = None
+    if transform is None and data.GetGCPCount() and data.GetGCPProjection():
+        georeference, wkt = "gcp", data.GetGCPProjection()
+    elif transform is None and data.GetMetadata("RPC") and not data.GetProjection():
+        georeference, wkt = "rpc", ""
+    else:
+        georeference, wkt = ("affine" if transform or data.GetProjection() else "none"), data.GetProjection()
+    crs = QgsCoordinateReferenceSystem.fromWkt(wkt) if wkt else QgsCoordinateReferenceSystem()
+    return RasterFacts(
+        bands=len(bands),
+        complex_bands=tuple(
+            number for number, band in enumerate(bands, 1) if gdal.DataTypeIsComplex(band.DataType)
+        ),
+        georeference=georeference,
+        has_crs=bool(wkt) or georeference == "rpc",
+        looks_optical=_looks_optical(bands),
+        pixel_m=_pixel_m(transform, data.RasterXSize, data.RasterYSize, crs, context) if transform else None,
+    )
+
+
+def _open(path: str) -> Any:
+    try:
+        return gdal.OpenEx(path, gdal.OF_RASTER)
+    except RuntimeError:  # another plugin may have turned GDAL's exceptions on
+        return None
+
+
+def _looks_optical(bands: list[Any]) -> bool:
+    """Three or four 8-bit bands called red, green and blue are a picture, hardly SAR."""
+    wanted = [gdal.GCI_RedBand, gdal.GCI_GreenBand, gdal.GCI_BlueBand]
+    return (
+        len(bands) in (3, 4)
+        and all(band.DataType == gdal.GDT_Byte for band in bands)
+        and [band.GetColorInterpretation() for band in bands[:3]] == wanted
+    )
+
+
+def _pixel_m(
+    transform: Any,
+    width: int,
+    height: int,
+    crs: QgsCoordinateReferenceSystem,
+    context: QgsCoordinateTransformContext,
+) -> float | None:
+    """Measure one pixel at the centre on the ellipsoid, so that degrees and feet become metres."""
+    if not crs.isValid():
+        return None
+    measure = QgsDistanceArea()
+    measure.setSourceCrs(crs, context)
+    measure.setEllipsoid(crs.ellipsoidAcronym() or "EPSG:7030")
+
+    def at(x: float, y: float) -> QgsPointXY:
+        return QgsPointXY(*gdal.ApplyGeoTransform(transform, x, y))
+
+    x, y = width / 2, height / 2
+    sides = [
+        measure.measureLine(at(x - 0.5, y), at(x + 0.5, y)),
+        measure.measureLine(at(x, y - 0.5), at(x, y + 0.5)),
+    ]
+    if not measure.willUseEllipsoid():
+        sides = [measure.convertLengthMeasurement(side, 0) for side in sides]  # 0 = metres
+    mean = math.sqrt(abs(sides[0] * sides[1]))
+    return mean if math.isfinite(mean) and mean > 0 else None
+
+
+class RasterSource:
+    """A raster on its way to the worker: made in the main thread, resolved in the algorithm's."""
+
+    def __init__(self, layer: QgsRasterLayer) -> None:
+        """Keep the path, or a copy of the provider that may move to another thread."""
+        path = layer_file(layer) if layer.providerType() == "gdal" else ""
+        self._provider: QgsRasterDataProvider | None = None
+        self.path = path if os.path.isfile(path) else ""
+        self._gdal_source = layer.source() if layer.providerType() == "gdal" else ""
+        if not self.path and not self._gdal_source:
+            provider = layer.dataProvider()
+            if not provider.capabilities() & QgsRasterInterface.Capability.Size:
+                raise LayerError(
+                    tr("{name} is a service without pixels of its own; export it to a GeoTIFF first.").format(
+                        name=layer.name()
+                    )
+                )
+            self._provider = provider.clone()
+
+    def resolve(self, scratch: str, feedback: Any) -> str:
+        """Return a local file's path, exporting to a tiled GeoTIFF in ``scratch`` if needed."""
+        if self.path:
+            return self.path
+        target = os.path.join(scratch, "input.tif")
+        feedback.pushInfo(tr("The layer is no plain file: it is exported to a temporary GeoTIFF first."))
+        if self._provider is None:
+            _translate(self._gdal_source, target, feedback)
+        else:
+            _export(self._provider, target, feedback)
+        return target
+
+
+def _translate(source: str, target: str, feedback: Any) -> None:
+    data = _open(source)
+    done = None
+    if data is not None:
+        options = gdal.TranslateOptions(
+            format="GTiff",
+            creationOptions=["TILED=YES", "COMPRESS=DEFLATE", "BIGTIFF=IF_SAFER"],
+            callback=lambda *_: 0 if feedback.isCanceled() else 1,
+        )
+        try:
+            done = gdal.Translate(target, data, options=options)
+        except RuntimeError:
+            done = None
+    if done is None:
+        raise LayerError(
+            tr("{source} could not be exported to a GeoTIFF ({reason}).").format(
+                source=source, reason=gdal.GetLastErrorMsg() or tr("cancelled")
+            )
+        )
+
+
+def _export(provider: QgsRasterDataProvider, target: str, feedback: Any) -> None:
+    pipe = QgsRasterPipe()
+    pipe.set(provider)
+    writer = QgsRasterFileWriter(target)
+    writer.setOutputFormat("GTiff")
+    writer.setCreateOptions(["TILED=YES", "COMPRESS=DEFLATE", "BIGTIFF=IF_SAFER"])
+    error = writer.writeRaster(
+        pipe,
+        provider.xSize(),
+        provider.ySize(),
+        provider.extent(),
+        provider.crs(),
+        QgsCoordinateTransformContext(),
+    )
+    if error != QgsRasterFileWriter.WriterError.NoError or not os.path.exists(target):
+        raise LayerError(tr("The layer could not be exported to a GeoTIFF; export it by hand first."))
+
+
+def _features(source: QgsProcessingFeatureSource, request: QgsFeatureRequest) -> Any:
+    """Iterate without QGIS's own validity check, which would stop at the first bad polygon."""
+    return source.getFeatures(request, QgsProcessingFeatureSource.Flag.FlagSkipGeometryValidityChecks)
+
+
+def valid_polygon(geometry: QgsGeometry) -> QgsGeometry | None:
+    """Return a polygon geometry repaired where needed, or None where nothing polygonal is left."""
+    if geometry.isNull() or geometry.isEmpty():
+        return None
+    if not geometry.isGeosValid():
+        geometry = geometry.makeValid()
+    if geometry.type() != QgsWkbTypes.GeometryType.PolygonGeometry:
+        polygons = [
+            part
+            for part in geometry.asGeometryCollection()
+            if part.type() == QgsWkbTypes.GeometryType.PolygonGeometry
+        ]
+        geometry = QgsGeometry.collectGeometry(polygons) if polygons else QgsGeometry()
+    return None if geometry.isNull() or geometry.isEmpty() else geometry
+
+
+def area_wkt(
+    source: QgsProcessingFeatureSource,
+    crs: QgsCoordinateReferenceSystem,
+    context: QgsCoordinateTransformContext,
+) -> str:
+    """Return the union of a source's polygons in ``crs`` as WKT; raises LayerError when empty."""
+    request = QgsFeatureRequest()
+    if crs.isValid() and source.sourceCrs().isValid():
+        request.setDestinationCrs(crs, context)
+    parts = [valid_polygon(feature.geometry()) for feature in _features(source, request)]
+    union = QgsGeometry.unaryUnion([part for part in parts if part is not None])
+    if union.isNull() or union.isEmpty():
+        raise LayerError(tr("AOI holds no polygon; choose a layer (or a selection) with at least one."))
+    return union.asWkt(17)
+
+
+def write_polygons(
+    source: QgsProcessingFeatureSource, path: str, context: QgsCoordinateTransformContext
+) -> tuple[int, int]:
+    """Write a source's polygons, in its own CRS, to a FlatGeobuf; return (written, skipped).
+
+    Geometry is repaired; what cannot be is skipped. Raises LayerError when the file fails.
+    """
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName = "FlatGeobuf"
+    options.layerName = "land"
+    writer = QgsVectorFileWriter.create(
+        path, QgsFields(), QgsWkbTypes.Type.MultiPolygon, source.sourceCrs(), context, options
+    )
+    if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
+        raise LayerError(
+            tr("The land mask could not be copied: {reason}").format(reason=writer.errorMessage())
+        )
+    written = skipped = 0
+    for feature in _features(source, QgsFeatureRequest().setNoAttributes()):
+        polygon = valid_polygon(feature.geometry())
+        if polygon is None:
+            skipped += 1
+            continue
+        polygon.convertToMultiType()
+        copy = QgsFeature()
+        copy.setGeometry(polygon)
+        if not writer.addFeature(copy):
+            raise LayerError(
+                tr("The land mask could not be copied: {reason}").format(reason=writer.errorMessage())
+            )
+        written += 1
+    del writer  # closes the file
+    return written, skipped
