@@ -1,0 +1,284 @@
+"""Kind ``boxes``: a scene in, polygons with attributes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..models.task import Task
+from . import provenance
+from .attributes import Attributes, measure
+from .boxes import Boxes, from_tile
+from .errors import EngineError
+from .events import Track
+from .features import box_features, write_features
+from .forward import Forward
+from .job import Job
+from .land import Land, read_land
+from .merging import Merger
+from .pipeline import read_ahead
+from .plan import Plan, check_size, log_estimate, make_plan, number
+from .quicklook import Quicklook
+from .region import Region
+from .scaling import resolve
+from .scene import Scene
+from .statistics import scene_statistics
+from .tiles import Loaded, Loader
+
+#: Share of the progress bar before the first tile and after the last.
+TILES_FROM, TILES_TO = 0.08, 0.95
+
+NMS_IOU = 0.45
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The engine's own thresholds on boxes."""
+
+    confidence: float
+    nms_iou: float
+    min_length: float
+    max_length: float
+
+    @classmethod
+    def read(cls, params: dict[str, Any], scene: Scene) -> Limits:
+        """Check the parameters; metres need a place on Earth."""
+        limits = cls(
+            confidence=number(params, "confidence", 0.0, 0, 1),
+            nms_iou=number(params, "nms_iou", NMS_IOU, 0.01, 1),
+            min_length=number(params, "min_length", 0.0, 0, 1e6),
+            max_length=number(params, "max_length", 0.0, 0, 1e6),
+        )
+        if 0 < limits.max_length < limits.min_length:
+            raise EngineError(
+                "parameter",
+                f"MIN_LENGTH {limits.min_length:g} is larger than MAX_LENGTH {limits.max_length:g}.",
+                "Exchange them, or set one to 0 (off).",
+            )
+        if (limits.min_length or limits.max_length) and not scene.georef.earth:
+            raise EngineError(
+                "parameter",
+                f"MIN_LENGTH and MAX_LENGTH are in metres, but {scene.path.name} has no CRS to measure them.",
+                "Set both to 0, or assign a CRS.",
+            )
+        return limits
+
+
+@dataclass
+class Counts:
+    """What happened to tiles, pixels and boxes."""
+
+    tiles_run: int = 0
+    tiles_nodata: int = 0
+    valid_pixels: int = 0
+    invalid_pixels: int = 0
+
+
+def run_boxes(
+    job: Job, scene: Scene, region: Region | None, task: Task, device: str, track: Track, threads: bool
+) -> dict[str, Any]:
+    """Detect, merge, measure and write; return the figures of CONTRACTS.md, section 5."""
+    check_size(scene, region)
+    limits = Limits.read(job.params, scene)
+    plan = make_plan(scene, task, job.params, region)
+    batch = int(number(job.params, "batch", 0, 0, 4096))
+    with track.stage("land mask", 0.02):
+        land = _land(job, scene, track)
+    with track.stage("statistics", 0.03):
+        statistics = scene_statistics(scene, region.rect if region else None, track)
+        scaling = resolve(task.inputs[0].scale, statistics)
+    fill = _fill(task, float(scaling.apply(np.array([statistics.median]))[0]))
+    track.info(f"Scaling: {scaling.mode}, {scaling.low} to {scaling.high}, from {scaling.source}.")
+
+    forward = Forward(task, plan.grid, land, device, batch, track)
+    log_estimate(plan, scene, forward.size, track)
+    quicklook = Quicklook(plan.grid) if job.outputs.get("report") else None
+    loader = Loader(plan.grid, task.inputs[0], scaling, fill)
+    counts = Counts()
+    with track.stage("tiles", TILES_FROM):
+        boxes = _detect(scene, plan, loader, forward, limits, counts, quicklook, track, threads)
+    with track.stage("writing", TILES_TO):
+        boxes, place, dropped = _select(boxes, scene, region, land, limits)
+        model = provenance.model(task, job.model)
+        features = box_features(boxes, place, task.outputs, model["id"])
+        scene.check_unchanged()
+        write_features(Path(job.outputs["boxes"]), features, scene.georef)
+    used = {
+        **job.params,
+        "tile": plan.grid.tile[0] if plan.grid.tile[0] == plan.grid.tile[1] else list(plan.grid.tile),
+        "overlap": plan.overlap,
+        "batch": forward.size,
+        "nms_iou": limits.nms_iou,
+        "band": scene.band,
+        "device": device,
+    }
+    figures: dict[str, Any] = {
+        "count": len(features),
+        "tiles_total": len(plan.grid),
+        "tiles_run": counts.tiles_run,
+        "tiles_skipped": len(plan.grid) - counts.tiles_run,
+        "tiles_nodata": counts.tiles_nodata,
+        "valid_pixels": counts.valid_pixels,
+        "invalid_pixels": counts.invalid_pixels,
+        "dropped": dropped,
+        "scaling": {**scaling.figures(), "median": statistics.median, "dtype": str(scene.dtype)},
+        "model": model,
+        "params_used": used,
+        "inputs": provenance.inputs(scene),
+        "versions": provenance.versions(),
+        "device": device,
+        "crs": scene.georef.wkt,
+        "pixel_m": scene.georef.pixel_m(scene.width / 2, scene.height / 2),
+        "seconds": track.seconds,
+    }
+    if quicklook is not None:
+        from .boxes_report import write_report  # matplotlib is slow to import
+
+        with track.stage("report", 0.97):
+            write_report(Path(job.outputs["report"]), figures, features, boxes, quicklook, track.warnings)
+    return figures
+
+
+def _land(job: Job, scene: Scene, track: Track) -> Land | None:
+    buffer_m = number(job.params, "land_buffer", 0.0, -1e6, 1e6)
+    entry = job.inputs.get("land")
+    return read_land(entry["path"], buffer_m, scene, track) if entry else None
+
+
+def _fill(task: Task, median: float) -> float | None:
+    return {"median": median, "zero": 0.0, "nearest": None}[task.inputs[0].fill]
+
+
+def _detect(
+    scene: Scene,
+    plan: Plan,
+    loader: Loader,
+    forward: Forward,
+    limits: Limits,
+    counts: Counts,
+    quicklook: Quicklook | None,
+    track: Track,
+    threads: bool,
+) -> Boxes:
+    """Run the tiles in reading order and merge row by row."""
+    merger = Merger(limits.nms_iou)
+    grid, row = plan.grid, 0
+    clock = _Clock(len(plan), track)
+    loaded = clock.watch(read_ahead(scene.reader, loader.load, plan.tiles(), track.cancel, threads))
+    for batch in _batches(loaded, forward):
+        filled = [item for item in batch if item.image is not None]
+        answers = iter(forward.run(filled))
+        for item in batch:
+            if item.tile.grid_row != row:
+                row = item.tile.grid_row
+                merger.advance(grid.ys[row])
+            _count(item, grid, counts)
+            if quicklook is not None:
+                quicklook.add(item)
+            if item.image is None:
+                continue
+            raw = _checked(next(answers), task_classes=len(forward.classes))
+            raw = raw[raw[:, 4] >= limits.confidence]
+            merger.add(from_tile(raw, item.tile, grid, plan.overlap, item.valid, limits.nms_iou))
+        clock.tick(len(batch))
+    return merger.finish()
+
+
+def _checked(raw: np.ndarray, task_classes: int) -> np.ndarray:
+    """Hold the task to its contract: (N, 6) or (N, 7), classes it declared."""
+    raw = np.asarray(raw, float)
+    if raw.ndim != 2 or raw.shape[1] not in (6, 7):
+        raise EngineError("internal", f"The model answered an array of shape {raw.shape} for a tile.")
+    if len(raw) and not ((raw[:, 5] >= 0) & (raw[:, 5] < task_classes)).all():
+        raise EngineError("internal", f"The model answered a class beyond its {task_classes}.")
+    return raw
+
+
+def _batches(loaded: Iterator[Loaded], forward: Forward) -> Iterator[list[Loaded]]:
+    """Group tiles so that each group holds one batch of tiles with valid pixels."""
+    group: list[Loaded] = []
+    filled = 0
+    for item in loaded:
+        group.append(item)
+        filled += item.image is not None
+        if filled >= forward.size:
+            yield group
+            group, filled = [], 0
+        elif not filled:
+            yield group  # nodata only: let progress move
+            group = []
+    if group:
+        yield group
+
+
+def _count(item: Loaded, grid: Any, counts: Counts) -> None:
+    """Count a tile and the pixels that no earlier tile of the grid has."""
+    if item.image is None:
+        counts.tiles_nodata += 1
+    else:
+        counts.tiles_run += 1
+    i, j = divmod(item.tile.number, len(grid.xs))
+    top = grid.ys[i - 1] + grid.tile[0] - item.tile.row if i else 0
+    left = grid.xs[j - 1] + grid.tile[1] - item.tile.col if j else 0
+    new = item.valid[max(0, top) :, max(0, left) :]
+    valid = int(np.count_nonzero(new))
+    counts.valid_pixels += valid
+    counts.invalid_pixels += new.size - valid
+
+
+class _Clock:
+    """Progress of the tile loop, and where a read error happened in it."""
+
+    def __init__(self, total: int, track: Track) -> None:
+        self._total = total
+        self._done = 0
+        self._track = track
+        self._start = time.monotonic()
+
+    def tick(self, tiles: int) -> None:
+        """Count tiles done and tell how long the rest may take."""
+        self._done += tiles
+        share = self._done / self._total
+        left = (time.monotonic() - self._start) * (1 - share) / share
+        self._track.progress(
+            TILES_FROM + (TILES_TO - TILES_FROM) * share, self._done, self._total, "tiles", left
+        )
+
+    def watch(self, loaded: Iterator[Loaded]) -> Iterator[Loaded]:
+        """Pass tiles through; add to a read error how far the run had come."""
+        try:
+            yield from loaded
+        except EngineError as error:
+            percent = 100 * self._done / max(1, self._total)
+            where = f"{error.message.rstrip('.')} ({percent:.0f} % of the tiles were done)."
+            raise EngineError(error.code, where, error.hint) from None
+
+
+def _select(
+    boxes: Boxes, scene: Scene, region: Region | None, land: Land | None, limits: Limits
+) -> tuple[Boxes, Attributes, dict[str, int]]:
+    """Drop boxes centred outside the region or on land, and those of unwanted length."""
+    dropped = {}
+    for name, area in (("outside", region), ("on_land", land)):
+        if area is None:
+            continue
+        centre = (boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2
+        inside = area.holds(centre)
+        keep = inside if name == "outside" else ~inside
+        dropped[name] = int(np.count_nonzero(~keep))
+        boxes = boxes.take(keep)
+    place = measure(boxes.xyxy, scene.georef)
+    keep = np.isfinite(place.rings).all(axis=(1, 2))  # an RPC model may have no answer far outside
+    dropped["without_place"] = int(np.count_nonzero(~keep))
+    if limits.min_length or limits.max_length:
+        wanted = place.long_m >= limits.min_length
+        if limits.max_length:
+            wanted &= place.long_m <= limits.max_length
+        dropped["length"] = int(np.count_nonzero(keep & ~wanted))
+        keep &= wanted
+    return boxes.take(keep), place.take(keep), dropped

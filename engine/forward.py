@@ -1,0 +1,81 @@
+"""Batches through the model: size, back-off on a memory shortage, seconds inside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..models.task import Task
+from .device import automatic_batch, is_out_of_memory, release_memory
+from .errors import EngineError
+from .events import Track
+from .grid import Grid
+from .land import Land
+from .tiles import Loaded, stack
+
+
+class Forward:
+    """Runs a task on loaded tiles. ``size``: tiles per batch; it only ever shrinks."""
+
+    def __init__(self, task: Task, grid: Grid, land: Land | None, device: str, batch: int, track: Track):
+        """``batch`` 0 = automatic."""
+        self._task = task
+        self.classes = task.outputs
+        self._grid = grid
+        self._land = land
+        self._device = device
+        self._track = track
+        self.size = batch or automatic_batch(device, grid.tile)
+
+    def run(self, loaded: Sequence[Loaded]) -> list[Any]:
+        """Return the task's answer for each tile; every tile is answered or EngineError raised."""
+        answers: list[Any] = []
+        while len(answers) < len(loaded):
+            self._track.check()
+            part = loaded[len(answers) : len(answers) + self.size]
+            answer = self._try(part)
+            if answer is None:
+                self._shrink(len(part))
+            else:
+                answers += answer
+        return answers
+
+    def _try(self, loaded: Sequence[Loaded]) -> list[Any] | None:
+        """Return the answers, or None on a shortage of memory."""
+        grid, role = self._grid, self._task.inputs[0].role
+        start = time.monotonic()
+        try:
+            land = None
+            if self._land is not None:
+                land = np.stack([self._land.mask(item.tile, grid.tile) for item in loaded])
+            tiles = stack(loaded, role, grid, land)
+            prepared = self._task.prepare(tiles)
+            self._track.add("prepare", time.monotonic() - start)
+            start = time.monotonic()
+            answers = self._task.predict(prepared)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            self._track.add("predict", time.monotonic() - start)
+        if len(answers) != len(loaded):
+            raise EngineError(
+                "internal", f"{self._task.name} answered {len(answers)} of {len(loaded)} tiles."
+            )
+        return list(answers)
+
+    def _shrink(self, failed: int) -> None:
+        release_memory(self._device)
+        if failed == 1:
+            height, width = self._grid.tile
+            raise EngineError(
+                "memory",
+                f"There is not enough memory on {self._device} for one tile of {width} x {height} pixels.",
+                f"Choose a smaller TILE (a multiple of {self._task.multiple}), or another DEVICE.",
+            )
+        self.size = max(1, failed // 2)
+        self._track.warn(f"Not enough memory for {failed} tiles at once; going on with {self.size}.")

@@ -1,0 +1,162 @@
+"""EXTENT and AOI, given in any CRS, as one polygon in scene pixels.
+
+Everything that asks for places - which tiles run, which boxes stay - is answered in pixel space,
+where an affine, a GCP and an RPC raster are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
+
+from .errors import EngineError
+from .events import Track
+from .georef import Georef
+from .grid import Grid, Tile
+from .scene import Scene
+from .statistics import Rect
+
+#: A straight edge in one CRS is a curve in another; so many pieces keep it within a pixel or two.
+PIECES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The wanted part of a scene: ``shape`` in pixels, ``rect`` its bounding pixel rectangle."""
+
+    shape: shapely.Geometry
+    rect: Rect
+
+    def tiles(self, grid: Grid, overlap: int) -> list[Tile]:
+        """Return the tiles that an object centred in the region can show up in.
+
+        An object longer than the overlap is joined from pieces, and a piece may lie in a tile that
+        only comes near the region; without it the result would differ from the full run's.
+        """
+        left, top, right, bottom = shapely.bounds(self.shape)
+        near = grid.touching(left - overlap, top - overlap, right + overlap, bottom + overlap)
+        windows = np.array([[t.col, t.row, t.col + t.width, t.row + t.height] for t in near])
+        if not len(windows):
+            return []
+        hit = shapely.intersects(shapely.box(*(windows + overlap * np.array([-1, -1, 1, 1])).T), self.shape)
+        return [tile for tile, wanted in zip(near, hit, strict=True) if wanted]
+
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """Return bool (N,) for (N, 2) pixel positions."""
+        return shapely.intersects_xy(self.shape, points[:, 0], points[:, 1])
+
+
+def read_region(
+    scene: Scene, extent: list[float] | None, aoi_wkt: str | None, crs_wkt: str | None, track: Track
+) -> Region | None:
+    """Return the region of a Job, None when neither EXTENT nor AOI is given.
+
+    Raises EngineError when it does not overlap the raster or cannot be understood.
+    """
+    if extent is None and aoi_wkt is None:
+        return None
+    crs = parse_crs(crs_wkt, "EXTENT/AOI")
+    if crs is not None and scene.georef.crs is None:
+        track.warn("EXTENT/AOI are taken in the layer's own coordinates, because it has no CRS.")
+    shape = raster_outline(scene)
+    for name, wanted in (("EXTENT", _rectangle(extent)), ("AOI", _polygon(aoi_wkt))):
+        if wanted is None:
+            continue
+        shape = polygons_of(shapely.intersection(shape, to_pixels(wanted, crs, scene.georef)))
+        if shapely.is_empty(shape):
+            raise EngineError(
+                "parameter",
+                f"{name} does not overlap {scene.path.name}.",
+                "Check its CRS, or draw it on the raster.",
+            )
+    shapely.prepare(shape)
+    left, top, right, bottom = shapely.bounds(shape)
+    row, col = int(np.floor(top)), int(np.floor(left))
+    return Region(shape, (row, col, int(np.ceil(bottom)) - row, int(np.ceil(right)) - col))
+
+
+def raster_outline(scene: Scene) -> shapely.Geometry:
+    """Return the raster's rectangle in pixels."""
+    return shapely.box(0, 0, scene.width, scene.height)
+
+
+def to_pixels(shape: shapely.Geometry, crs: CRS | None, georef: Georef) -> shapely.Geometry:
+    """Return polygons of ``crs`` (None = the layer's own) in scene pixels, valid again."""
+    shape = polygons_of(shape)
+    if georef.crs is not None and crs is not None and crs != georef.crs:
+        shape = project(shape, crs, georef.crs)
+    elif georef.kind in ("gcp", "rpc"):
+        shape = densified(shape)
+    return polygons_of(moved(shape, georef.to_pixel))
+
+
+def project(shape: shapely.Geometry, source: CRS, target: CRS) -> shapely.Geometry:
+    """Return a geometry in another CRS, its edges divided first."""
+    try:
+        transformer = Transformer.from_crs(source, target, always_xy=True)
+    except ProjError as error:
+        raise EngineError(
+            "parameter",
+            f"No way leads from {source.name} to {target.name}: {error}.",
+            "Reproject the layer first.",
+        ) from None
+    return moved(densified(shape), lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1])))
+
+
+def densified(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return a geometry whose edges are divided into short pieces."""
+    if shapely.is_empty(shape):
+        return shape
+    left, bottom, right, top = shapely.bounds(shape)
+    return shapely.segmentize(shape, max(right - left, top - bottom) / PIECES)
+
+
+def moved(shape: shapely.Geometry, move: Callable[[np.ndarray], np.ndarray]) -> shapely.Geometry:
+    """Return a geometry with its points moved; parts that have no place there are dropped."""
+    parts = shapely.get_parts(shape)
+    kept = []
+    for part in parts:
+        part = shapely.transform(part, move)
+        if np.isfinite(shapely.get_coordinates(part)).all():
+            kept.append(part)
+    return shapely.multipolygons(kept)
+
+
+def polygons_of(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return the polygons of a geometry, made valid, as one multipolygon."""
+    parts = shapely.get_parts(shapely.make_valid(shape))
+    inner = shapely.get_parts(parts)  # make_valid may nest multipolygons in a collection
+    return shapely.multipolygons(
+        [p for p in inner if shapely.get_type_id(p) == shapely.GeometryType.POLYGON and shapely.area(p) > 0]
+    )
+
+
+def parse_crs(wkt: str | None, name: str) -> CRS | None:
+    """Return the CRS of a user's geometry; raises EngineError when it cannot be understood."""
+    if not wkt:
+        return None
+    try:
+        return CRS.from_user_input(wkt)
+    except CRSError as error:
+        raise EngineError("parameter", f"The CRS of {name} cannot be understood: {error}.") from None
+
+
+def _rectangle(extent: list[float] | None) -> shapely.Geometry | None:
+    return None if extent is None else shapely.box(*extent)
+
+
+def _polygon(wkt: str | None) -> shapely.Geometry | None:
+    if wkt is None:
+        return None
+    try:
+        shape = shapely.from_wkt(wkt)
+    except shapely.errors.ShapelyError as error:
+        raise EngineError("parameter", f"AOI is not a geometry: {error}.") from None
+    if shapely.is_empty(polygons_of(shape)):
+        raise EngineError("parameter", "AOI holds no polygon.", "Choose a polygon layer with features.")
+    return shape

@@ -1,0 +1,164 @@
+"""The scene: what is known of one raster before a tile is read, and how its windows are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from .drivers import check_path, gdal_env, open_dataset, source_files
+from .errors import EngineError
+from .georef import Georef, read_georef
+from .validity import Validity, validity
+
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A file as it was found: a change of size or time during the run makes the result void."""
+
+    path: Path
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One band of one raster, described. Holds no open file, so threads may share it.
+
+    ``block``: (rows, columns) of the file's own blocks. ``notes``: what the user should be warned
+    of. ``stamps``: the file and, for a VRT, every file below it.
+    """
+
+    path: Path
+    band: int
+    width: int
+    height: int
+    dtype: np.dtype
+    block: tuple[int, int]
+    validity: Validity
+    georef: Georef
+    stamps: tuple[Stamp, ...]
+    notes: tuple[str, ...]
+
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """Open the raster for the current thread; every thread needs a handle of its own."""
+        with gdal_env(), open_dataset(self.path) as dataset:
+            yield Reader(self, dataset)
+
+    def check_unchanged(self) -> None:
+        """Raise EngineError when a file was modified since the scene was opened."""
+        for stamp in self.stamps:
+            try:
+                now = _stamp(stamp.path)
+            except OSError:
+                now = None
+            if now != stamp:
+                raise EngineError(
+                    "input",
+                    f"{stamp.path} was changed while it was being read, so the result was thrown away.",
+                    "Run again when the file is complete.",
+                )
+
+
+class Reader:
+    """An open scene: reads windows and says which of their pixels are valid."""
+
+    def __init__(self, scene: Scene, dataset: DatasetReader) -> None:
+        """Wrap a dataset opened by :meth:`Scene.reader`."""
+        self.scene = scene
+        self._dataset = dataset
+
+    def read(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (values in the file's dtype, valid bool), both (height, width).
+
+        The window must lie inside the raster. Raises EngineError naming file and window when the
+        file is truncated or damaged there.
+        """
+        scene = self.scene
+        assert row >= 0 <= col
+        assert row + height <= scene.height
+        assert col + width <= scene.width
+        window = Window(col, row, width, height)
+        try:
+            values = self._dataset.read(scene.band, window=window)
+            valid = scene.validity.valid(self._dataset, window, values)
+        except RasterioError as error:
+            raise EngineError(
+                "input",
+                f"{scene.path} cannot be read at rows {row}-{row + height}, columns {col}-{col + width} "
+                f"of band {scene.band}: {_cause(error)}.",
+                "The file is truncated or damaged: copy or download it again.",
+            ) from None
+        return values, valid
+
+
+def open_scene(path: str, band: int) -> Scene:
+    """Look at a raster and return its description; raises EngineError for what cannot be used."""
+    file = check_path(path)
+    stamps = tuple(_stamp(file) for file in _sources(file))
+    with gdal_env(), open_dataset(file) as dataset:
+        if dataset.count == 0:
+            raise EngineError(
+                "input",
+                f"{file.name}: Raster has no readable band.",
+                "Choose one of its subdatasets, or another file.",
+            )
+        if not 1 <= band <= dataset.count:
+            bands = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
+            raise EngineError(
+                "parameter", f"{file.name} has {bands}, so there is no band {band}.", "Choose another BAND."
+            )
+        dtype = dataset.dtypes[band - 1]
+        if dtype.startswith("complex"):
+            raise EngineError(
+                "input",
+                "Complex SAR data: convert to amplitude or intensity first.",
+                f"Band {band} of {file.name} is {dtype}.",
+            )
+        georef = read_georef(dataset)
+        return Scene(
+            path=file,
+            band=band,
+            width=dataset.width,
+            height=dataset.height,
+            dtype=np.dtype(dtype),
+            block=dataset.block_shapes[band - 1],
+            validity=validity(dataset, band),
+            georef=georef,
+            stamps=stamps,
+            notes=(*_notes(dataset, band), *georef.notes),
+        )
+
+
+def _sources(file: Path) -> list[Path]:
+    with gdal_env():
+        return source_files(file)
+
+
+def _notes(dataset: DatasetReader, band: int) -> Iterator[str]:
+    name = Path(dataset.name).name
+    if dataset.count >= 3 and tuple(dataset.colorinterp[:3]) == RGB:
+        yield f"{name} is a colour picture, not confirmed as SAR; band {band} is used as it is."
+    if dataset.colorinterp[band - 1] == ColorInterp.palette:
+        yield f"Band {band} of {name} has a colour table; its index values are used, not its colours."
+
+
+def _stamp(file: Path) -> Stamp:
+    status = file.stat()
+    return Stamp(file, status.st_size, status.st_mtime_ns)
+
+
+def _cause(error: Exception) -> str:
+    # rasterio hides GDAL's words behind "Read failed. See previous exception for details."
+    cause = error.__cause__ or error.__context__ or error
+    return str(cause).strip().rstrip(".").replace("\n", " ")
