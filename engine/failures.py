@@ -25,7 +25,7 @@ def classify(error: BaseException) -> Failure:
     if isinstance(message, str) and isinstance(hint, str):
         return Failure(str(getattr(error, "code", "model")), message, hint)
     if isinstance(error, JobError):
-        return Failure("job", str(error), "Plugin and worker may be of different versions: restart QGIS.")
+        return Failure("internal", str(error), "Plugin and worker may be of different versions: restart QGIS.")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Failure(
             "memory",
@@ -46,12 +46,12 @@ def classify(error: BaseException) -> Failure:
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return Failure(
-            "disk_full",
+            "output",
             f"The disk is full ({_text(error)}).",
             "Free some space or choose another folder.",
         )
     if isinstance(error, OSError) and error.filename is not None:
-        return Failure("file", f"{error.filename}: {error.strerror}.", "Check the path and its permissions.")
+        return Failure("input", f"{error.filename}: {error.strerror}.", "Check the path and its permissions.")
     return Failure(
         "internal",
         f"Kestrel stopped by an unexpected error ({type(error).__name__}: {_text(error)}).",

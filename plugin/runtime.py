@@ -24,6 +24,8 @@ from .errors import WorkerCancelled, WorkerError
 #: What methods without torch need. A Python without torch still runs those.
 NEEDED = ("numpy", "rasterio", "shapely", "geopandas", "pyogrio", "scipy")
 PROBE_S = 60.0
+SETTING = "setting kestrel/python"
+VARIABLE = "variable KESTREL_PYTHON"
 
 HINT = (
     "Name a Python 3.11 to 3.13 with torch, rasterio, geopandas, pyogrio, shapely, scipy, safetensors, "
@@ -76,16 +78,19 @@ def find_runtime(cancelled: Callable[[], bool] = lambda: False) -> Runtime:
     for candidate in looked:
         if candidate.usable:
             return Runtime(candidate.python, candidate.source, candidate.reason)
-    found = " ".join(f"{candidate.source}: {candidate.reason}." for candidate in looked)
-    raise WorkerError(f"No Python that can run Kestrel's models was found. {found}", HINT, code="no_runtime")
+    last = looked[-1]
+    if last.source in (SETTING, VARIABLE):
+        raise WorkerError(f"The {last.source} cannot be used: {last.reason}.", HINT, code="no_runtime")
+    found = "; ".join(f"{candidate.source}: {candidate.reason}" for candidate in looked)
+    raise WorkerError(f"There is no Python that can run Kestrel's models ({found}).", HINT, code="no_runtime")
 
 
 def candidates(cancelled: Callable[[], bool] = lambda: False) -> list[Candidate]:
     """Return what was looked at, in order, ending with the first usable one or a named one that is not."""
     looked = []
     for source, named in (
-        ("setting kestrel/python", settings.python()),
-        ("variable KESTREL_PYTHON", os.environ.get("KESTREL_PYTHON", "").strip()),
+        (SETTING, settings.python()),
+        (VARIABLE, os.environ.get("KESTREL_PYTHON", "").strip()),
     ):
         if named:
             looked.append(_named(source, named))
