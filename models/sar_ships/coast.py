@@ -128,19 +128,20 @@ def town_points(
     """
     height, width = land.mask.shape
     rows, cols, power = [], [], []
-    towns = fractal_field(rng, height, width, 1.6) > rng.uniform(0.6, 1.6)
-    count = int(min(towns.mean() * height * width * (pixel_m / 100) ** 2 * density, 12000))
+    towns = land.mask & (fractal_field(rng, height, width, 1.6) > rng.uniform(0.3, 1.6))
+    # radar cross-sections in square metres, so that fine pixels see the same buildings brighter
+    strength = 10 ** rng.uniform(1.0, 2.7) / pixel_m**2
+    lots = np.flatnonzero(towns)
+    count = int(min(len(lots) * (pixel_m / 100) ** 2 * density, 12000))
     if count:
         angle, street = rng.uniform(0, np.pi), max(rng.uniform(40, 120) / pixel_m, 3.0)
-        r, c = rng.uniform(0, height, 3 * count), rng.uniform(0, width, 3 * count)
+        at = rng.choice(lots, count)
+        r, c = at // width + rng.random(count), at % width + rng.random(count)
         a, b = r * np.cos(angle) + c * np.sin(angle), c * np.cos(angle) - r * np.sin(angle)
         b = np.round(b / street) * street  # buildings line up along streets
-        r, c = a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)
-        inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
-        r, c = r[inside], c[inside]
-        r, c = (part[towns[r.astype(int), c.astype(int)]] for part in (r, c))
-        rows.append(r[:count]), cols.append(c[:count])
-        power.append(np.exp(rng.normal(0, 1.3, len(r[:count]))) * 10 ** (rng.uniform(-2, 8) / 10))
+        rows.append(a * np.cos(angle) - b * np.sin(angle))
+        cols.append(a * np.sin(angle) + b * np.cos(angle))
+        power.append(np.exp(rng.normal(0, 1.3, count)) * strength)
     for pier in land.piers:  # cranes, sheds and the double-bounce line of the quay wall
         number = int(np.clip(pier.length_px * rng.uniform(0.1, 1.0), 2, 400))
         along = rng.uniform(0, pier.length_px, number)
@@ -148,7 +149,7 @@ def town_points(
         across = np.where(rng.random(number) < 0.5, across, rng.uniform(-0.45, 0.45, number) * pier.width_px)
         rows.append(pier.row + along * pier.down - across * pier.right)
         cols.append(pier.col + along * pier.right + across * pier.down)
-        power.append(np.exp(rng.normal(0, 1.2, number)) * 10 ** (rng.uniform(-3, 8) / 10))
+        power.append(np.exp(rng.normal(0, 1.2, number)) * 10 ** rng.uniform(1.0, 2.7) / pixel_m**2)
     if not rows:
         return np.empty(0), np.empty(0), np.empty(0)
     r, c, p = np.concatenate(rows), np.concatenate(cols), np.concatenate(power)

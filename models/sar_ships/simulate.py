@@ -103,13 +103,13 @@ def draw_conditions(rng: np.random.Generator, pixel_m: float) -> Conditions:
         state_db=float(rng.uniform(0, 1.8)),
         noise_db=float(rng.uniform(-32, -22)),
         nu=float(np.exp(rng.uniform(np.log(2.5), np.log(60)))),
-        swell=float(0.6 * rng.random() ** 2),  # visible swell is the exception
+        swell=float(0.5 * rng.random() ** 3),  # visible swell is the exception
         wavelength_m=float(rng.uniform(60, 350)),
         direction_deg=float(rng.uniform(0, 360)),
         grain_px=float(rng.uniform(0.3, 3)),
         land_db=float(max(rng.uniform(-14, -3), sea_db - 1)),
         land_spread_db=float(rng.uniform(1, 3)),
-        town_density=float(rng.choice([0.0, 1.0, 4.0, 12.0])),
+        town_density=float(rng.choice([0.0, 1.0, 5.0, 20.0, 40.0])),
         coast=float(rng.uniform(1.4, 2.2)),
         ship_db=(float(rng.uniform(0, 8)), float(rng.uniform(2, 5))),
         ambiguity_db=float(rng.uniform(-32, -24)) if rng.random() < 0.2 else None,
@@ -206,7 +206,7 @@ def place_ships(
     ports = list(ground.piers)
     shore = coast_points(rng, ground.mask, 4 * count) if ground.mask.any() else []
     anchor = (rng.uniform(0, height), rng.uniform(0, width))
-    spread = rng.uniform(150, 1500) / pixel_m
+    spread = min(rng.uniform(150, 1500) / pixel_m, 0.4 * min(height, width))
     usual = str(rng.choice(["cargo", "barge", "boat", "tanker"]))
     for _ in range(14 * count):
         if len(fleet) >= count:
@@ -223,7 +223,7 @@ def place_ships(
             kind = usual if rng.random() < 0.8 else kind
             heading = float((lane + rng.normal(0, 10)) % 360)
             row, col = anchor[0] + spread * rng.normal(), anchor[1] + spread * rng.normal()
-        length, beam = draw_size(rng, kind, shortest_m=max(8.0, 1.5 * pixel_m))
+        length, beam = draw_size(rng, kind, shortest_m=max(12.0, 2 * pixel_m))
         if how == "port" and (ports or shore):
             row, col, heading = berth(rng, ground, ports, shore, beam / pixel_m)
         level = float(rng.normal(*conditions.ship_db)) + (4.0 if kind == "boat" else 0.0)
@@ -343,13 +343,13 @@ def render_ships(
         r, c, relative = scatterers(rng, ship, pixel_m)
         points.append((r, c, relative * (1 - diffuse) * level * hull_px))
     sea = float(np.median(mean))
-    rows, cols, power = (np.concatenate(part) for part in zip(*points, strict=True))
+    at_row, at_col, power = (np.concatenate(part) for part in zip(*points, strict=True))
     # a sinc sidelobe 10 px out lies 30 dB below its peak: arms matter from 25 dB over the sea on
     add_points(
         fields,
         rng,
-        rows,
-        cols,
+        at_row,
+        at_col,
         power,
         conditions.bandwidth,
         conditions.taper,
