@@ -25,7 +25,7 @@ def classify(error: BaseException) -> Failure:
     if isinstance(message, str) and isinstance(hint, str):
         return Failure(str(getattr(error, "code", "model")), message, hint)
     if isinstance(error, JobError):
-        return Failure("internal", str(error), "Plugin and worker may be of different versions: restart QGIS.")
+        return Failure("internal", str(error), "Plugin and worker differ in version: restart QGIS.")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Failure(
             "memory",

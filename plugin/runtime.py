@@ -9,6 +9,7 @@ last two are probed, and a wrong name is an error, never silently replaced by an
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -44,9 +45,11 @@ for name in {NEEDED!r}:
 print("KESTREL", json.dumps({{"version": list(sys.version_info[:2]), "missing": missing}}))
 """
 
-#: Interpreters that passed the probe, by (path, modification time). Failures are asked again:
-#: somebody may just be installing what was missing.
-_passed: set[tuple[str, int]] = set()
+#: What probes found, by (path, modification time): when, and what is wrong ("" = nothing).
+_probed: dict[tuple[str, int], tuple[float, str]] = {}
+#: A failure is asked again after this long: somebody may be installing what was missing. Until
+#: then the toolbox, which asks for each algorithm, does not wait for a child each time.
+RETRY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,12 @@ def _own(cancelled: Callable[[], bool]) -> Candidate:
     if not python:
         return Candidate(source, "", False, f"no interpreter below {sys.prefix}")
     key = (python, os.stat(python).st_mtime_ns)
-    if key not in _passed:
+    asked, problem = _probed.get(key, (-math.inf, "not asked yet"))
+    if problem and time.monotonic() - asked > RETRY_S:
         problem = _probe(python, cancelled)
-        if problem:
-            return Candidate(source, python, False, f"{python} {problem}")
-        _passed.add(key)
+        _probed[key] = (time.monotonic(), problem)
+    if problem:
+        return Candidate(source, python, False, f"{python} {problem}")
     return Candidate(source, python, True, f"{python} has the packages that are needed")
 
 
