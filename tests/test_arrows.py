@@ -12,7 +12,8 @@ STANDARD = set(sys.stdlib_module_names) | {"__future__"}
 
 #: room -> third-party packages it may import, as the architecture's table has them
 ALLOWED = {
-    "plugin": {"qgis", "osgeo"},
+    # processing: the plugin that QGIS ships, for the menu's dialog
+    "plugin": {"qgis", "osgeo", "processing"},
     "algorithms": {"qgis", "osgeo"},
     # pyproj is what geopandas and shapely results are transformed with
     "engine": {
@@ -30,7 +31,13 @@ ALLOWED = {
     "models": {"torch", "numpy", "einops", "safetensors"},
 }
 #: rooms of our own that a room may import, beside itself
-ROOMS = {"plugin": {"engine"}, "algorithms": {"engine", "plugin"}, "engine": {"models"}, "models": set()}
+#: (provider.py lists the algorithms)
+ROOMS = {
+    "plugin": {"engine", "algorithms"},
+    "algorithms": {"engine", "plugin"},
+    "engine": {"models"},
+    "models": set(),
+}
 
 
 def imports(path: Path) -> list[tuple[int, str]]:
