@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 from .boxes import SLACK_PX, Boxes, concat, grown
 from .joining import join
-from .nms import area, greedy, intersection, iou, nms, overlapping_pairs, ranking
+from .nms import area, greedy, intersection, iou, overlapping_pairs, ranking
 
 #: A cut box is dropped when so much of it lies in a box of another tile.
 COVERED = 0.5
@@ -76,7 +76,9 @@ def merge(boxes: Boxes, group: np.ndarray, threshold: float) -> Boxes:
     whole, cut = boxes.take(~broken), boxes.take(broken)
     whole_group, cut_group = group[~broken], group[broken]
     if len(whole):
-        keep = nms(whole.xyxy, whole.score, whole.cls, threshold)
+        first, second = overlapping_pairs(whole.xyxy, whole.cls)
+        doubles = _doubles(whole, first, second, threshold)
+        keep = greedy(ranking(whole.xyxy, whole.score), first, second, doubles)
         whole, whole_group = whole.take(keep), whole_group[keep]
     if not len(cut):
         return whole
@@ -84,6 +86,21 @@ def merge(boxes: Boxes, group: np.ndarray, threshold: float) -> Boxes:
     joined, joined_group, complete = join(cut.take(alone), cut_group[alone])
     rank = np.concatenate([np.zeros(len(whole), int), np.where(complete, 1, 2)])
     return _choose(concat([whole, joined]), np.concatenate([whole_group, joined_group]), rank, threshold)
+
+
+def _doubles(boxes: Boxes, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
+    """Return bool per pair: two answers to one object.
+
+    By IoU, or where two tiles place it so alike that only their jitter can differ: on an object of
+    eight pixels two pixels of jitter bring the IoU below any threshold.
+    """
+    a, b = boxes.xyxy[first], boxes.xyxy[second]
+    alike = (np.abs(a - b) <= SLACK_PX).all(axis=1)
+    return (iou(a, b) >= threshold) | (alike & _two_tiles(boxes, first, second))
+
+
+def _two_tiles(boxes: Boxes, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return (boxes.tile[first] != boxes.tile[second]) | boxes.many[first] | boxes.many[second]
 
 
 def _covered(cut: Boxes, whole: Boxes, threshold: float) -> np.ndarray:
@@ -103,8 +120,7 @@ def _suppresses(boxes: Boxes, better: np.ndarray, worse: np.ndarray, threshold: 
     a, b = boxes.xyxy[better], boxes.xyxy[worse]
     widened = a + SLACK_PX * np.array([-1, -1, 1, 1])
     inside = intersection(widened, b) >= COVERED * area(b)
-    other = (boxes.tile[better] != boxes.tile[worse]) | boxes.many[better] | boxes.many[worse]
-    return (inside & other) | (iou(a, b) >= threshold)
+    return (inside & _two_tiles(boxes, better, worse)) | _doubles(boxes, better, worse, threshold)
 
 
 def _choose(boxes: Boxes, group: np.ndarray, rank: np.ndarray, threshold: float) -> Boxes:
@@ -117,7 +133,7 @@ def _choose(boxes: Boxes, group: np.ndarray, rank: np.ndarray, threshold: float)
     place[order] = np.arange(len(order))
     better = np.where(place[first] < place[second], first, second)
     worse = first + second - better
-    kills = iou(boxes.xyxy[first], boxes.xyxy[second]) >= threshold
+    kills = _doubles(boxes, first, second, threshold)
     weak = rank[worse] > 0
     kills[weak] |= _suppresses(boxes, better[weak], worse[weak], threshold)
     return boxes.take(greedy(order, first, second, kills))
