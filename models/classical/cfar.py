@@ -27,7 +27,7 @@ from scipy import ndimage
 
 from ..scaling import scale_from
 from ..task import Input, ModelError, SceneInfo, Task, Tiles
-from .clutter import measure, threshold_factor
+from .clutter import SHAPES, measure, threshold_factor
 
 DEFAULT_PFA = 1e-6
 #: Sides of the two square windows, metres on the ground: the guard keeps most ships out of their own
@@ -171,10 +171,15 @@ def detect(
     grown_pfa = max(pfa, min(GROWTH * pfa, LARGEST_GROWN_PFA))
     grown = np.zeros(power.shape, bool)
     threshold = np.full(power.shape, np.inf, np.float32)
-    rows, cols = np.nonzero(usable & (cells >= windows.cells) & (power > mean))
-    at = shape[rows, cols], cells[rows, cols]
-    grown[rows, cols] = power[rows, cols] > threshold_factor(grown_pfa, *at) * mean[rows, cols]
-    threshold[rows, cols] = threshold_factor(pfa, *at) * mean[rows, cols]
+    # no pixel passes below the factor of the quietest sea: three quarters need no quantile
+    least = np.float32(threshold_factor(grown_pfa, np.array(SHAPES[1]), np.array(np.inf)))
+    rows, cols = np.nonzero(usable & (cells >= windows.cells) & (power > least * mean))
+    bright = power[rows, cols] > mean[rows, cols] * threshold_factor(
+        grown_pfa, shape[rows, cols], cells[rows, cols]
+    )
+    rows, cols = rows[bright], cols[bright]
+    grown[rows, cols] = True
+    threshold[rows, cols] = mean[rows, cols] * threshold_factor(pfa, shape[rows, cols], cells[rows, cols])
 
     boxes = _objects(power, threshold, grown, windows, open_sides)
     boxes[:, [0, 2]] += inside[1].start

@@ -29,7 +29,7 @@ CENSOR_SIGMAS = 3.5
 SHAPES = (0.2, 200.0)
 #: Grid of the quantile table; interpolation in logarithms is then within 0.2 % (tested).
 _TABLE_SHAPES = np.geomspace(*SHAPES, 160)
-_TABLE_CELLS = np.geomspace(8, 1e7, 40)
+_TABLE_CELLS = np.geomspace(4, 1e7, 40)
 
 
 @dataclass(frozen=True)
