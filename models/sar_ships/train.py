@@ -159,7 +159,7 @@ def train(
     path = out / CHECKPOINT
     if resume and path.exists():
         state = load_checkpoint(path, net, ema, optimiser, loss_of)
-        if state["config"] != asked:
+        if state["config"] != asked or state["network"] != net.config:
             raise ModelError(f"{path} belongs to another training.", "Choose an empty folder.")
         log.info("resumed at step %d after %.0f s", state["step"], state["seconds"])
 
