@@ -37,6 +37,23 @@ from ..plugin.texts import tr
 REPORT = "REPORT"
 
 
+class BandWithDefault(QgsProcessingParameterBand):
+    """A band parameter whose default counts: QGIS 3.22 calls a band that is not given missing."""
+
+    def clone(self) -> BandWithDefault:
+        """Return a copy that behaves alike."""
+        copy = BandWithDefault(
+            self.name(), self.description(), self.defaultValue(), self.parentLayerParameterName()
+        )
+        copy.setFlags(self.flags())
+        copy.setHelp(self.help())
+        return copy
+
+    def checkValueIsAcceptable(self, value: Any, context: QgsProcessingContext | None = None) -> bool:
+        """Accept a missing value, as for any other parameter with a default."""
+        return value is None or super().checkValueIsAcceptable(value, context)
+
+
 class KestrelAlgorithm(QgsProcessingAlgorithm):
     """Base class; a subclass names itself, adds its parameters and runs."""
 
@@ -131,7 +148,7 @@ class KestrelAlgorithm(QgsProcessingAlgorithm):
 
     def add_band(self, name: str, parent: str) -> None:
         """Add one band of the raster ``parent``, the first by default."""
-        self.add(QgsProcessingParameterBand(name, self.label(name), 1, parent))
+        self.add(BandWithDefault(name, self.label(name), 1, parent))
 
     def add_choice(
         self, name: str, options: tuple[str, ...], default: str, *, advanced: bool = False

@@ -160,17 +160,12 @@ class BoxChecks(KestrelAlgorithm):
             return None
         metric = [name for name in (MIN_LENGTH, MAX_LENGTH) if self.number(parameters, name, context) > 0]
         metric += [name for name in (LAND_MASK,) if parameters.get(name) not in (None, "")]
-        metric += self.metric_parameters()
         if not metric:
             return None
         return tr(
             "{names}: the file of {name} has no CRS, so metres and positions are unknown; "
             "assign a projection to the file first."
         ).format(names=", ".join(metric), name=layer.name())
-
-    def metric_parameters(self) -> list[str]:
-        """Return the ids of own parameters in metres that are always in effect."""
-        return []
 
     def number(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> float:
         """Return a number as typed or by default."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from typing import Any
+from typing import Any, ClassVar
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
@@ -52,14 +52,13 @@ from .box_texts import (
 
 STYLE = "ships.qml"
 
-#: The spec's limit (section 10): the models were made for 0.5 to 10 m, 20 m still shows large ships.
-COARSE_M = 20.0
-
 
 class BoxAlgorithm(BoxChecks):
     """A detector whose answer is a layer of boxes."""
 
     MODEL = ""
+    #: Pixel size in metres above which this side warns; None where the weights' card has the say.
+    COARSE_M: ClassVar[float | None] = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,6 +69,7 @@ class BoxAlgorithm(BoxChecks):
         self._destination = Destination("memory", "")
         self._report = ""
         self._styler: Styler | None = None
+        self._warnings: list[str] = []
 
     def prepareAlgorithm(
         self,
@@ -82,7 +82,7 @@ class BoxAlgorithm(BoxChecks):
         layer = self.parameterAsRasterLayer(parameters, INPUT, context)
         self._scratch = tempfile.mkdtemp(prefix="kestrel-", dir=QgsProcessingUtils.tempFolder())
         try:
-            self._warn(layer, layers.raster_facts(layer, context.transformContext()), feedback)
+            self._look(layer, layers.raster_facts(layer, context.transformContext()), feedback)
             self._raster = layers.RasterSource(layer)
             self._job = {
                 "params": self._params(parameters, context),
@@ -126,9 +126,8 @@ class BoxAlgorithm(BoxChecks):
     ) -> dict[str, Any]:
         with GuardedOutput(self._destination, OUTPUT) as guard:
             result = run_job(self._build_job(feedback), feedback)
-            content = sidecar.provenance(
-                self.id(), self._typed, result.get("figures", {}), result.get("warnings", [])
-            )
+            warnings = [*self._warnings, *result.get("warnings", [])]
+            content = sidecar.provenance(self.id(), self._typed, result.get("figures", {}), warnings)
             boxes = Boxes(result["outputs"]["boxes"])
             try:
                 written = self._write(guard, boxes, parameters, context, feedback)
@@ -178,6 +177,9 @@ class BoxAlgorithm(BoxChecks):
             # and the guard would put the old file back under an open one
             sip.delete(sink)
         verify(self._destination, written, count)
+        if not crs.isValid() and self._destination.kind == "memory":
+            # QGIS gives a memory layer without a CRS EPSG:4326, which would put pixels on the map
+            QgsProcessingUtils.mapLayerFromString(written, context).setCrs(crs)
         return written
 
     def _build_job(self, feedback: QgsProcessingFeedback) -> Job:
@@ -245,34 +247,34 @@ class BoxAlgorithm(BoxChecks):
         path = os.path.join(self._scratch, "land.fgb")
         written, skipped = layers.write_polygons(source, path, context.transformContext())
         if skipped:
-            feedback.pushWarning(
+            self._warn(
                 tr("LAND_MASK: {count} feature(s) without a usable polygon were skipped.").format(
                     count=skipped
-                )
+                ),
+                feedback,
             )
         if not written:
-            feedback.pushWarning(tr("LAND_MASK holds no polygon, so no land is masked."))
+            self._warn(tr("LAND_MASK holds no polygon, so no land is masked."), feedback)
         return path if written else ""
 
-    def _warn(self, layer: QgsRasterLayer, facts: RasterFacts, feedback: QgsProcessingFeedback) -> None:
-        if facts.looks_optical:
-            feedback.pushWarning(
-                tr("{name} looks like an optical colour picture; the model expects SAR data.").format(
-                    name=layer.name()
-                )
-            )
-        if facts.pixel_m is not None and facts.pixel_m > COARSE_M:
-            feedback.pushWarning(
-                tr("Pixel size is {size:.4g} m; the model was trained on 0.5-10 m.").format(
-                    size=facts.pixel_m
-                )
+    def _warn(self, text: str, feedback: QgsProcessingFeedback) -> None:
+        """Say what the worker cannot know; the sidecar keeps it beside the worker's own warnings."""
+        self._warnings.append(text)
+        feedback.pushWarning(text)
+
+    def _look(self, layer: QgsRasterLayer, facts: RasterFacts, feedback: QgsProcessingFeedback) -> None:
+        if facts.pixel_m is not None and self.COARSE_M is not None and facts.pixel_m > self.COARSE_M:
+            self._warn(
+                tr("Pixel size is {size:.4g} m; above {limit:g} m most ships do not show.").format(
+                    size=facts.pixel_m, limit=self.COARSE_M
+                ),
+                feedback,
             )
         if not facts.has_crs and layer.crs().isValid():
-            feedback.pushWarning(
+            self._warn(
                 tr(
                     "The CRS {crs} is set in QGIS but not stored in the file, so it is not used; "
                     "assign the projection to the file."
-                ).format(crs=layer.crs().authid())
+                ).format(crs=layer.crs().authid()),
+                feedback,
             )
-        elif not facts.has_crs:
-            feedback.pushWarning(tr("Layer has no CRS; outputs cannot be georeferenced."))

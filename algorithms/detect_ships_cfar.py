@@ -22,6 +22,8 @@ class DetectShipsCfar(BoxAlgorithm):
     NAME = "detectshipscfar"
     MODEL = "cfar"
     ICON = "cfar.svg"
+    #: Above, a ship of 200 m covers fewer than ten pixels by two (specification, section 10).
+    COARSE_M = 20.0
     TEXTS = {  # noqa: RUF012 (never changed)
         **SHARED_TEXTS,
         PFA: (
@@ -101,18 +103,14 @@ class DetectShipsCfar(BoxAlgorithm):
         """Add the parameters in the order of the dialog."""
         self.add_inputs()
         self.add_number(PFA, 1e-6, 1e-15, 0.1, decimals=15)
-        self.add_number(GUARD, 400.0, 0.0)
-        self.add_number(BACKGROUND, 800.0, 0.0)
+        self.add_number(GUARD, 300.0, 1.0)
+        self.add_number(BACKGROUND, 600.0, 1.0)
         self.add_lengths()
         self.add_outputs()
 
-    def metric_parameters(self) -> list[str]:
-        """The windows are metres, so a raster without a CRS cannot be searched."""
-        return [GUARD, BACKGROUND]
-
     def own_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
         """Check probability and windows."""
-        for name, low, high in ((PFA, 1e-15, 0.1), (GUARD, 0, 1e5), (BACKGROUND, 0, 1e5)):
+        for name, low, high in ((PFA, 1e-15, 0.1), (GUARD, 1, 1e5), (BACKGROUND, 1, 1e5)):
             problem = self.out_of_range(parameters, name, low, high, context)
             if problem:
                 return problem

@@ -88,7 +88,7 @@ def parse_destination(text: str) -> Destination:
         uri = QgsDataSourceUri(split.group(2))
         path = uri.database() or split.group(2)
         path = os.path.realpath(path)
-        return Destination("table", text, path, uri.table() or os.path.splitext(os.path.basename(path))[0])
+        return Destination("table", text, path, uri.table() or os.path.basename(path).split(".")[0])
     if split and not os.path.isabs(text):
         return Destination("database", text)
     path = os.path.realpath(text)
@@ -216,7 +216,7 @@ def _other_layers(destination: Destination, label: str) -> str | None:
         return None
     if os.path.splitext(path)[1].lower() not in SQLITE_SUFFIXES:
         return None
-    own = os.path.splitext(destination.name)[0]
+    own = destination.name.split(".")[0]  # as QGIS names the layer: up to the first dot
     others = [name for name in layer_names(path) if name != own]
     if not others:
         return None

@@ -1,0 +1,60 @@
+"""The provider in pytest-qgis's application, and a worker that only pretends."""
+
+import gc
+
+import pytest
+
+pytest.importorskip("qgis.core", reason="needs QGIS's Python packages")
+
+from kestrel.tests.support.algorithm_tools import StubWorker, fake_weights, make_raster
+from qgis.core import QgsApplication
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "tests/algorithms" in item.path.as_posix():
+            item.add_marker(pytest.mark.qgis)
+
+
+@pytest.fixture(scope="session")
+def provider(qgis_app, qgis_processing):
+    from kestrel.plugin.provider import KestrelProvider
+
+    provider = KestrelProvider()
+    assert QgsApplication.processingRegistry().addProvider(provider)
+    yield provider
+    QgsApplication.processingRegistry().removeProvider(provider)
+    # tracebacks of expected errors hold contexts with layers, which must go before GDAL does
+    gc.collect()
+
+
+@pytest.fixture
+def stub(provider, qgis_new_project, monkeypatch, tmp_path):
+    """Every run in this test goes to a stub; its Jobs are in ``stub.jobs``."""
+    from kestrel.algorithms import boxes
+
+    worker = StubWorker()
+    monkeypatch.setattr(boxes, "run_job", worker)
+    monkeypatch.setenv("KESTREL_HOME", str(tmp_path / "home"))
+    return worker
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A small north-up raster in a folder of its own."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return make_raster(folder / "scene.tif")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return fake_weights(tmp_path / "own.safetensors")
+
+
+@pytest.fixture
+def out(tmp_path):
+    """The folder outputs go to."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
