@@ -124,16 +124,21 @@ def moved(shape: shapely.Geometry, move: Callable[[np.ndarray], np.ndarray]) -> 
         part = shapely.transform(part, move)
         if np.isfinite(shapely.get_coordinates(part)).all():
             kept.append(part)
-    return shapely.multipolygons(kept)
+    return _multipolygon(kept)
 
 
 def polygons_of(shape: shapely.Geometry) -> shapely.Geometry:
     """Return the polygons of a geometry, made valid, as one multipolygon."""
     parts = shapely.get_parts(shapely.make_valid(shape))
     inner = shapely.get_parts(parts)  # make_valid may nest multipolygons in a collection
-    return shapely.multipolygons(
+    return _multipolygon(
         [p for p in inner if shapely.get_type_id(p) == shapely.GeometryType.POLYGON and shapely.area(p) > 0]
     )
+
+
+def _multipolygon(parts: list[shapely.Geometry]) -> shapely.Geometry:
+    # shapely takes an empty list for coordinates and fails; an empty array of objects is none at all
+    return shapely.multipolygons(np.array(parts, dtype=object))
 
 
 def parse_crs(wkt: str | None, name: str) -> CRS | None:

@@ -204,8 +204,8 @@ class Worker:
     def _answer(self, job: Job) -> tuple[dict[str, str], dict[str, Any], list[str]]:
         """Return (outputs, figures, warnings) of a Job; raises what the engine raises."""
         events = RunEvents(self._channel, self._cancel)
-        events.progress(0.0, stage="starting")
         if job.kind == "status":
+            events.progress(0.0, stage="checking the runtime")
             from .status import status
 
             figures, warnings = status(job.scratch)

@@ -1,11 +1,12 @@
 """The real worker with toys: started like ``engine/launch.py``, by path, under ``-I -u``.
 
-Jobs whose model is in BEHAVIOURS run that function instead of the engine; the models of
-``toy_models.py`` stand in the registry and run through the real engine. Everything else -
+Jobs whose model is in BEHAVIOURS run that function instead of the engine; the toys of ``toys.py``
+and ``toy_models.py`` stand in the registry and run through the real engine. Everything else -
 streams, threads, messages, exit codes - is the product's.
 """
 
 import ctypes
+import dataclasses
 import functools
 import importlib.util
 import os
@@ -169,6 +170,8 @@ BEHAVIOURS = {
 
 
 def run_job(job, events):
+    # qgis_process asks for a product's model; a test may put a toy in its place
+    job = dataclasses.replace(job, model=os.environ.get("KESTREL_TOY_MODEL", job.model))
     if job.model in BEHAVIOURS:
         return BEHAVIOURS[job.model](job, events)
     return real_run().run_job(job, events)
@@ -177,7 +180,8 @@ def run_job(job, events):
 @functools.cache
 def real_run():
     """Import the real ``engine/run.py`` under its own name, beside the one put in its place."""
-    load("kestrel.models.toys", Path(__file__).with_name("toy_models.py"))
+    load("kestrel.models.toys", Path(__file__).with_name("toys.py"))
+    load("kestrel.models.toy_models", Path(__file__).with_name("toy_models.py"))
     return load("kestrel.engine.real_run", ROOT / "engine" / "run.py")
 
 
@@ -199,8 +203,9 @@ def main():
     sys.modules["kestrel.engine.run"] = module
     from kestrel.models import registry
 
-    for name in ("constant", "slow_tiles", "crash_in_tile", "refuse_to_build"):
-        registry.MODELS["toy_" + name] = registry.Entry(f"toys:{name}", "", ())
+    registry.MODELS["toy"] = registry.Entry("toys:build", "", ())
+    for name in ("crash", "refuse", "slow"):
+        registry.MODELS["toy_" + name] = registry.Entry(f"toy_models:{name}", "", ())
     from kestrel.engine.worker import serve
 
     return serve(lines, protocol)
