@@ -179,7 +179,9 @@ def detect(
     )
     rows, cols = rows[bright], cols[bright]
     grown[rows, cols] = True
-    threshold[rows, cols] = mean[rows, cols] * threshold_factor(pfa, shape[rows, cols], cells[rows, cols])
+    level = mean[rows, cols] * threshold_factor(pfa, shape[rows, cols], cells[rows, cols])
+    # a background of nothing but zeros has no threshold: anything is infinitely above it
+    threshold[rows, cols] = np.maximum(level, np.finfo(np.float32).tiny)
 
     boxes = _objects(power, threshold, grown, windows, open_sides)
     boxes[:, [0, 2]] += inside[1].start
@@ -214,7 +216,7 @@ def _objects(
         left, right = _trimmed(amplitude.sum(axis=0, dtype=np.float64))
         if max((bottom - top) * windows.metres[0], (right - left) * windows.metres[1]) > LONGEST_SHIP_M:
             continue
-        contrast = np.mean(power[window][own] / threshold[window][own], dtype=np.float64)
+        contrast = np.mean(power[window][own].astype(np.float64) / threshold[window][own])
         y, x = window[0].start, window[1].start
         found.append((x + left, y + top, x + right, y + bottom, max(0.0, 1 - 1 / contrast), 0.0))
     return np.array(found, np.float64).reshape(-1, 6)
