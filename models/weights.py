@@ -196,12 +196,14 @@ def _header(data: bytes, name: str) -> dict[str, Any]:
         if data.startswith(magic) and data[8:9] != b"{":
             raise ModelError(f"{name} is {words}, not safetensors; it was not opened.", _CONVERT)
     length = int.from_bytes(data[:8], "little")
+    if data[8:9] != b"{":
+        raise ModelError(f"{name} is not a safetensors file.", _CONVERT)
     if length > MAX_HEADER_BYTES:
         raise ModelError(
             f"{name} declares a header of {length / 1e6:.0f} MB; at most 100 MB are allowed.", _CONVERT
         )
-    if len(data) < 8 or length > len(data) - 8 or data[8:9] != b"{":
-        raise ModelError(f"{name} is not a safetensors file, or it is cut off.", _CONVERT)
+    if length > len(data) - 8:
+        raise ModelError(f"{name} is cut off: its header is longer than the file.", "Copy the file again.")
     try:
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError):
