@@ -42,6 +42,8 @@ ALLOWED = (
 #: A mosaic of 100 000 sources is about 50 MB of XML; more is an attack on the parser.
 VRT_MAX_BYTES = 64_000_000
 
+REBUILD = "Build the VRT again from the original rasters, or save it as a GeoTIFF."
+
 #: Elements of a VRT that hold the name of another raster.
 _SOURCE_TAGS = ("SourceFilename", "SourceDataset", "DEMPath")
 
@@ -105,7 +107,7 @@ def _walk(file: Path, root: Path, chain: tuple[Path, ...], found: dict[Path, Non
         raise EngineError(
             "input",
             f"{chain[0]} refers to itself: {' -> '.join(p.name for p in (*chain, file))}.",
-            "Build the VRT again from the original rasters.",
+            REBUILD,
         )
     if file in found:
         return
@@ -144,15 +146,15 @@ def _is_vrt(file: Path) -> bool:
 def _vrt_sources(file: Path) -> list[tuple[str, bool]]:
     """Return (name, relative to the VRT) of every raster the VRT names."""
     if file.stat().st_size > VRT_MAX_BYTES:
-        raise EngineError("input", f"{file} is a VRT of more than {VRT_MAX_BYTES // 10**6} MB.")
+        raise EngineError("input", f"{file} is a VRT of more than {VRT_MAX_BYTES // 10**6} MB.", REBUILD)
     text = file.read_bytes()
     # entities can blow a parser up, and GDAL's own VRTs have none
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise EngineError("input", f"{file} is a VRT with a document type, which GDAL never writes.")
+        raise EngineError("input", f"{file} is a VRT with a document type, which GDAL never writes.", REBUILD)
     try:
         tree = ElementTree.fromstring(text)  # noqa: S314 (no entities, size capped above)
     except ElementTree.ParseError as error:
-        raise EngineError("input", f"{file} is a damaged VRT: {error}.") from None
+        raise EngineError("input", f"{file} is a damaged VRT: {error}.", REBUILD) from None
     sources = []
     for element in tree.iter():
         if element.tag == "PixelFunctionLanguage" and (element.text or "").strip().lower() == "python":
