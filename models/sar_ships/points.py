@@ -39,7 +39,8 @@ def add_points(
     """Add point targets to complex64 fields (H, W), in place, with a new random phase in each field.
 
     ``rows``, ``cols``: pixel edges (0.5 = centre of the first pixel); ``power``: energy of each target
-    over the stamp, in sigma0 times pixels. Targets above ``arm_power`` get sidelobe arms of ``arm_px``.
+    in sigma0 times pixels (the stamp's faded edge takes up to a fifth of it). Targets above ``arm_power``
+    get sidelobe arms of ``arm_px``.
     """
     if len(rows) == 0:
         return
