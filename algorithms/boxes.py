@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import traceback
 from typing import Any, ClassVar
 
 from qgis.core import (
@@ -118,6 +119,16 @@ class BoxAlgorithm(BoxChecks):
             raise QgsProcessingException(error.text()) from None
         except (SinkError, LayerError) as error:
             raise QgsProcessingException(str(error)) from None
+        except QgsProcessingException:
+            raise
+        except Exception as error:
+            # any other exception that leaves a virtual method crashes QGIS 3.22 later (observed)
+            feedback.reportError(traceback.format_exc())
+            raise QgsProcessingException(
+                tr("Unexpected {kind}: {error}. Nothing was written; please report it with the log.").format(
+                    kind=type(error).__name__, error=error
+                )
+            ) from None
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
