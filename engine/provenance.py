@@ -38,7 +38,7 @@ def inputs(scene: Scene) -> list[dict[str, Any]]:
 
 def model(task: Task, fallback: str) -> dict[str, Any]:
     """Return name, version, sha256 and id of a model; the last is what features carry."""
-    notes = {name: value for name, value in task.notes.items() if name not in ("version", "sha256")}
+    notes = {name: value for name, value in task.notes.items() if name not in ("version", "sha256", "warnings")}
     return {
         "name": task.name,
         "version": task.notes.get("version", ""),

@@ -79,6 +79,8 @@ def _predict(job: Job, track: Track, builder: Builder | None, threads: bool) -> 
         if output not in job.outputs:
             raise EngineError("parameter", f"The Job names no output {output!r}.")
         _warn_of_pixel_size(task, scene, track)
+        for text in task.notes.get("warnings", ()):
+            track.warn(text)
     return runner(job, scene, region, task, device, track, threads)
 
 

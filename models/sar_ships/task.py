@@ -71,13 +71,11 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
         overlap=functools.partial(overlap_px, pixel_m=scene.pixel_m),
         model_id=loaded.model_id,
         notes={
-            "model": {
-                "name": card.name,
-                "version": card.version,
-                "sha256": loaded.sha256,
-                "status": card.status,
-                "file": str(loaded.path),
-            },
+            "weights": card.name,
+            "version": card.version,
+            "sha256": loaded.sha256,
+            "status": card.status,
+            "file": str(loaded.path),
             "warnings": _warnings(card),
         },
     )
