@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pyogrio
 import shapely
-from pyogrio.errors import DataSourceError
 
 from .attributes import Attributes
 from .boxes import Boxes
@@ -85,7 +84,7 @@ def write_features(path: Path, features: Features, georef: Georef) -> None:
             warnings.filterwarnings("ignore", "'crs' was not provided")  # the user was told already
             _write(path, features, data, masks, georef)
         written = pyogrio.read_info(str(path), force_feature_count=True)["features"]
-    except (DataSourceError, OSError) as error:
+    except (RuntimeError, OSError) as error:  # pyogrio's errors are RuntimeErrors
         raise EngineError(
             "output", f"{path} cannot be written: {error}.", "Check free space and permissions."
         ) from None

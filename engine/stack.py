@@ -6,6 +6,7 @@ Two PROJ databases or two GDALs in one environment are the usual cause (QGIS.md,
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,4 +48,5 @@ def prove_stack(scratch: Path | None) -> None:
             "Check free space and permissions of that folder.",
         ) from error
     finally:
-        pixel.unlink(missing_ok=True)
+        with suppress(OSError):
+            pixel.unlink()
