@@ -5,6 +5,9 @@ takes messages as they come, so that a cancel arrives mid-run. The alive thread 
 and, once stdin is closed (QGIS is gone), cancels and leaves the process, whatever the main thread
 is doing.
 
+``run{job, id, log}``: the Job, the id that every message of this run carries as ``job``, and the log
+file that takes what is printed meanwhile (a warm worker gets another with each run).
+
 Start-up imports the standard library only: ``hello`` takes versions from package metadata and
 devices from traces on disk; torch is imported by the first Job that needs it.
 """

@@ -26,8 +26,10 @@ class KestrelPlugin:
 
     def initProcessing(self) -> None:
         """Register the provider; all that qgis_process calls."""
-        self.provider = KestrelProvider()
-        QgsApplication.processingRegistry().addProvider(self.provider)
+        provider = KestrelProvider()
+        # a refused provider (a second Kestrel, from another folder) is deleted by QGIS at once
+        if QgsApplication.processingRegistry().addProvider(provider):
+            self.provider = provider
 
     def initGui(self) -> None:
         """Register the provider, add the menu, keep workers warm from now on."""

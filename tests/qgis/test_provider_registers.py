@@ -7,10 +7,9 @@ import subprocess
 from xml.etree import ElementTree
 
 import pytest
-from kestrel.plugin import paths, settings, warm
-from kestrel.plugin.kestrel_plugin import KestrelPlugin
+from kestrel.plugin import paths, settings
 from kestrel.tests.support.worker_tools import ROOT
-from qgis.core import QgsApplication, QgsSettings
+from qgis.core import QgsSettings
 
 pytestmark = pytest.mark.qgis
 
@@ -56,32 +55,6 @@ def test_the_provider_shows_without_torch_or_any_runtime(tmp_path):
     assert done.returncode == 0
     assert listed(done.stdout) >= ALGORITHMS
     assert "Kestrel" in done.stdout.splitlines()
-
-
-def test_loading_the_provider_imports_nothing_that_qgis_does_not_ship():
-    code = (
-        "import sys\n"
-        f"sys.path[:0] = [{str(ROOT / '.kestrel' / 'python')!r}]\n"
-        "from qgis.core import QgsApplication\n"
-        "app = QgsApplication([], False); app.initQgis()\n"
-        "from kestrel.plugin.kestrel_plugin import KestrelPlugin\n"
-        "plugin = KestrelPlugin(None); plugin.initProcessing()\n"
-        "print(sorted(a.name() for a in plugin.provider.algorithms()))\n"
-        "print(sorted({m.split('.')[0] for m in sys.modules}))\n"
-        "plugin.unload()\n"
-        "import os; sys.stdout.flush(); os._exit(0)\n"
-    )
-    done = subprocess.run(
-        ["/usr/bin/python3", "-c", code],
-        capture_output=True,
-        text=True,
-        env={**clean_environment(), "QT_QPA_PLATFORM": "offscreen"},
-        timeout=60,
-        check=True,
-    )
-    names, modules = done.stdout.strip().splitlines()[-2:]
-    assert set(eval(names)) >= ALGORITHMS
-    assert not set(eval(modules)) & {"torch", "rasterio", "geopandas", "shapely", "scipy", "numpy", "pyogrio"}
 
 
 def test_a_checkout_in_a_folder_with_space_and_dot_and_three_first_runs_at_once(tmp_path):
@@ -153,42 +126,79 @@ def test_exit_codes_of_the_real_program_pass_through(tmp_path):
     assert qgis_process("dance", **environ).returncode == 1
 
 
-def test_plugin_life_in_the_gui(qgis_app, qgis_iface, monkeypatch):
-    registry = QgsApplication.processingRegistry()
-    added, removed = [], []
-    monkeypatch.setattr(
-        qgis_iface, "addPluginToMenu", lambda menu, action: added.append((menu, action)), raising=False
+def in_qgis_python(body):
+    """Run ``body`` in a QGIS application of its own, on QGIS's own Python; return what it prints."""
+    code = (
+        "import os, sys\n"
+        f"sys.path[:0] = [{str(ROOT / '.kestrel' / 'python')!r}]\n"
+        "from qgis.core import QgsApplication\n"
+        "app = QgsApplication([], True); app.initQgis()\n"
+        "registry = QgsApplication.processingRegistry()\n"
+        "from kestrel.plugin import warm\n"
+        "from kestrel.plugin.kestrel_plugin import KestrelPlugin\n"
+        f"{body}\n"
+        "sys.stdout.flush(); os._exit(0)\n"
     )
-    monkeypatch.setattr(
-        qgis_iface, "removePluginMenu", lambda menu, action: removed.append((menu, action)), raising=False
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**clean_environment(), "QT_QPA_PLATFORM": "offscreen"},
+        timeout=60,
+        check=False,
     )
-    plugin = KestrelPlugin(qgis_iface)
-    plugin.initGui()
-    try:
-        provider = registry.providerById("kestrel")
-        assert provider is not None
-        assert {algorithm.name() for algorithm in provider.algorithms()} >= ALGORITHMS
-        assert provider.longName() == "Kestrel 0.1.0"
-        assert not provider.icon().isNull()
-        assert not provider.icon().pixmap(16, 16).isNull()
-        assert added[0][0] == "Kestrel"
-        assert warm.current() is not None
-    finally:
-        plugin.unload()
-    assert registry.providerById("kestrel") is None
-    assert removed == added
-    assert warm.current() is None
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()
 
 
-def test_plugin_without_a_gui_makes_no_pool_and_needs_no_iface(qgis_app):
-    plugin = KestrelPlugin(None)
-    plugin.initProcessing()
-    try:
-        assert QgsApplication.processingRegistry().providerById("kestrel") is not None
-        assert warm.current() is None
-    finally:
-        plugin.unload()
-    assert QgsApplication.processingRegistry().providerById("kestrel") is None
+GUI = """
+from qgis.PyQt.QtWidgets import QMainWindow
+class Iface:
+    window, added, removed = QMainWindow(), [], []
+    def mainWindow(self): return self.window
+    def addPluginToMenu(self, menu, action): self.added.append((menu, action.text()))
+    def removePluginMenu(self, menu, action): self.removed.append((menu, action.text()))
+iface = Iface()
+plugin = KestrelPlugin(iface)
+plugin.initGui()
+provider = registry.providerById("kestrel")
+print(sorted(a.name() for a in provider.algorithms()))
+print(provider.longName(), provider.icon().isNull(), provider.icon().pixmap(16, 16).isNull())
+print(iface.added, warm.current() is not None)
+second = KestrelPlugin(None)
+second.initProcessing()
+second.unload()
+print(registry.providerById("kestrel") is not None)
+plugin.unload()
+print(registry.providerById("kestrel"), iface.removed == iface.added, warm.current())
+"""
+
+
+def test_plugin_life_in_the_gui():
+    names, looks, menu, second, after = in_qgis_python(GUI)
+    assert set(eval(names)) >= ALGORITHMS
+    assert looks == "Kestrel 0.1.0 False False"
+    assert menu == "[('Kestrel', 'Runtime status…')] True"
+    assert second == "True", "a refused second Kestrel must not take the first one away"
+    assert after == "None True None"
+
+
+HEADLESS = """
+plugin = KestrelPlugin(None)
+plugin.initProcessing()
+print(registry.providerById("kestrel") is not None, warm.current())
+print(sorted({m.split('.')[0] for m in sys.modules}))
+plugin.unload()
+print(registry.providerById("kestrel"))
+"""
+
+
+def test_plugin_without_a_gui_needs_no_iface_and_nothing_that_qgis_does_not_ship():
+    registered, modules, after = in_qgis_python(HEADLESS)
+    assert registered == "True None"
+    heavy = {"torch", "rasterio", "geopandas", "shapely", "scipy", "numpy", "pyogrio"}
+    assert not set(eval(modules)) & heavy
+    assert after == "None"
 
 
 def test_settings_have_types_and_defaults(qgis_app):

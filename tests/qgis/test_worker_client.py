@@ -48,6 +48,11 @@ def test_smoke_result_progress_text_and_log(home):
     assert feedback.warnings == ["one tile skipped"]
 
 
+def test_a_job_and_a_result_far_larger_than_a_pipe():
+    note = "POLYGON " * 500_000
+    assert run_job(job("echo", note=note), Feedback())["figures"]["params"]["note"] == note
+
+
 def test_one_shot_worker_is_gone_when_the_algorithm_is_back(home):
     run_job(job("echo"), Feedback())
     assert children_with(str(home)) == []
