@@ -195,8 +195,11 @@ class KestrelAlgorithm(QgsProcessingAlgorithm):
         self.add(QgsProcessingParameterFeatureSource(name, self.label(name), kinds, optional=True))
 
     def add_weights(self, name: str) -> None:
-        """Add the optional weights: a name or a file, so no file filter, which would refuse names."""
-        self.add(QgsProcessingParameterFile(name, self.label(name), optional=True), advanced=True)
+        """Add the optional weights, a name or a file."""
+        definition = QgsProcessingParameterFile(name, self.label(name), optional=True)
+        # the default filter (*.*) refuses every value without a dot, that is: names
+        definition.setFileFilter(tr("All files (*)"))
+        self.add(definition, advanced=True)
 
     def add_polygon_sink(self, name: str) -> None:
         """Add the polygon output."""

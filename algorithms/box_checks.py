@@ -223,6 +223,10 @@ class BoxChecks(KestrelAlgorithm):
                 return tr("{name}: {source} holds no polygons; choose a polygon layer.").format(
                     name=name, source=source.sourceName()
                 )
+            if name == AOI and source.featureCount() == 0:
+                return tr("AOI: {source} holds no polygons; choose a layer or a selection with some.").format(
+                    source=source.sourceName()
+                )
         return None
 
     def _output_problem(

@@ -109,8 +109,8 @@ def destination_problem(
         return None
     return (
         _path_problem(destination.path, label)
-        or _format_problem(destination, label)
         or _conflict(destination, label, inputs, loaded)
+        or _format_problem(destination, label)
         or _other_layers(destination, label)
     )
 
