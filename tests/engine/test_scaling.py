@@ -12,7 +12,7 @@ from kestrel.models.task import Scale
 
 def statistics(values):
     values = np.asarray(values)
-    return Statistics(np.sort(values.ravel().astype(float)), values.dtype, "the whole raster")
+    return Statistics(np.sort(values.ravel()), "the whole raster")
 
 
 def scaled(values, **scale):
