@@ -123,7 +123,7 @@ def main() -> int:
     ships, report, png = OUT / "ships.gpkg", OUT / "report.html", OUT / "ships.png"
     detect(scene, ships, report, land)
 
-    found = geopandas.read_file(ships)
+    found = geopandas.read_file(ships, layer=ships.stem)
     say(f"demo: {len(found)} ships found in {name}")
     for ship in found.head(10).itertuples():
         place = "no CRS" if ship.lon is None or np.isnan(ship.lon) else f"{ship.lat:.5f} N {ship.lon:.5f} E"
@@ -138,7 +138,7 @@ def main() -> int:
 
     if truth is None:
         return 0 if len(found) else 1
-    hits, false_alarms, missed = match(found, geopandas.read_file(truth))
+    hits, false_alarms, missed = match(found, geopandas.read_file(truth, layer=truth.stem))
     recall = hits / max(1, hits + missed)
     precision = hits / max(1, hits + false_alarms)
     say(
