@@ -51,8 +51,12 @@ TRIM = 0.03
 
 #: Training cells without which nothing is decided, or a quarter of the window where it is small.
 FEWEST_CELLS = 100
-#: Sides of tiles in pixels; the larger, the less is computed twice, but 16 Mpix take 0.8 GB.
-SMALLEST_TILE, LARGEST_TILE = 1024, 4096
+#: Finer pixels are first averaged in blocks, to at most this size: more looks, and windows in metres
+#: of which each tile holds enough. Blocks are anchored to the scene, so tiles share them.
+FINEST_M = 2.0
+#: Sides of tiles in pixels; the larger, the less is computed twice, but the engine keeps several of
+#: them (36 bytes for each pixel).
+SMALLEST_TILE, LARGEST_TILE = 1024, 6144
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,12 @@ class Windows:
         return 2 * self.background[0], 2 * self.background[1]
 
     @property
-    def overlap(self) -> int:
+    def overlap(self) -> tuple[int, int]:
         """Tiles that overlap by this much hold every object whole in what one of them decides."""
-        return max(
+        rows, cols = (
             2 * s + o + 2 * (g + 1) for s, o, g in zip(self.support, self.longest, self.gap, strict=True)
         )
+        return rows, cols
 
 
 def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo) -> Task:
@@ -95,21 +100,26 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
         raise ModelError(f"PFA is {pfa:g}, it must lie in 1e-15 to 0.1.", "Usual is 1e-6.")
     guard_m = _number(params, "guard", DEFAULT_GUARD_M)
     background_m = _number(params, "background", DEFAULT_BACKGROUND_M)
-    windows = windows_for(scene.pixel_m or (DEFAULT_PIXEL_M, DEFAULT_PIXEL_M), guard_m, background_m)
+    pixel_m = scene.pixel_m or (DEFAULT_PIXEL_M, DEFAULT_PIXEL_M)
+    block = _each((pixel_m[1], pixel_m[0]), lambda m: max(1, math.floor(FINEST_M / m)))
+    windows = windows_for((pixel_m[0] * block[1], pixel_m[1] * block[0]), guard_m, background_m)
+    overlap = max((o + 1) * b for o, b in zip(windows.overlap, block, strict=True))
     # unsigned integers that are not decibels are amplitudes in steps of 1
     quantum = 1.0 if scene.dtype.startswith("uint") and scale.mode not in ("db", "linear") else 0.0
     return Task(
         name="cfar",
         inputs=(Input("image", bands=1, scale=scale, fill="median", pad=0.0),),
         kind="boxes",
-        tile=_tile(windows, scene),
+        tile=_tile(overlap, scene),
         multiple=1,
         margin=0,
         shrinkable=False,
         outputs=("ship",),
         prepare=lambda tiles: tiles,
-        predict=functools.partial(_predict, windows=windows, pfa=pfa, quantum=quantum, scene=scene),
-        overlap=lambda tile: min(windows.overlap, tile - 1),
+        predict=functools.partial(
+            _predict, windows=windows, block=block, pfa=pfa, quantum=quantum, scene=scene
+        ),
+        overlap=lambda tile: overlap,
         notes={
             "params": {"pfa": pfa, "guard": guard_m, "background": background_m},
             "warnings": [] if scene.pixel_m else [_no_crs()],
@@ -269,7 +279,7 @@ def _inside(
 
 
 def _predict(
-    tiles: Tiles, *, windows: Windows, pfa: float, quantum: float, scene: SceneInfo
+    tiles: Tiles, *, windows: Windows, block: tuple[int, int], pfa: float, quantum: float, scene: SceneInfo
 ) -> list[np.ndarray]:
     """Return the boxes of each tile; a side of the tile is open unless it is the raster's border."""
     found = []
@@ -277,23 +287,43 @@ def _predict(
         height, width = image.shape[1:]
         row, col = int(tiles.rows[i]), int(tiles.cols[i])
         sides = (row > 0, row + height < scene.height, col > 0, col + width < scene.width)
-        land = None if tiles.land is None else tiles.land[i]
-        found.append(
-            detect(
-                image[0], tiles.valid[i], land, windows=windows, pfa=pfa, quantum=quantum, open_sides=sides
-            )
-        )
+        usable = tiles.valid[i] if tiles.land is None else tiles.valid[i] & ~tiles.land[i]
+        first = -row % block[0], -col % block[1]
+        power, usable = average(image[0], usable, block, first)
+        boxes = np.empty((0, 6), np.float32)
+        if power.size:
+            boxes = detect(power, usable, windows=windows, pfa=pfa, quantum=quantum, open_sides=sides)
+        boxes[:, :4] *= (block[1], block[0], block[1], block[0])
+        boxes[:, :4] += (first[1], first[0], first[1], first[0])
+        found.append(boxes)
     return found
 
 
-def _tile(windows: Windows, scene: SceneInfo) -> int:
+def average(
+    power: np.ndarray, usable: np.ndarray, block: tuple[int, int], first: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average ``power`` (H, W) over blocks (rows, columns) of which the first starts at ``first``.
+
+    A block is usable when all its pixels are; blocks that the array cuts are left out.
+    """
+    if block == (1, 1):
+        return power, usable
+    rows, cols = ((n - f) // b for n, f, b in zip(power.shape, first, block, strict=True))
+    part = slice(first[0], first[0] + rows * block[0]), slice(first[1], first[1] + cols * block[1])
+    shape = rows, block[0], cols, block[1]
+    return power[part].reshape(shape).mean(axis=(1, 3)), usable[part].reshape(shape).all(axis=(1, 3))
+
+
+def _tile(overlap: int, scene: SceneInfo) -> int:
     """Return the tile's side: four overlaps, within limits; raises ModelError where it cannot be."""
-    tile = min(max(SMALLEST_TILE, math.ceil(4 * windows.overlap / 64) * 64), LARGEST_TILE)
-    if windows.overlap > 3 * tile // 4 and max(scene.width, scene.height) > tile:
+    tile = min(max(SMALLEST_TILE, math.ceil(4 * overlap / 64) * 64), LARGEST_TILE)
+    # the engine's automatic overlap ends at half a tile
+    if overlap > tile // 2 and max(scene.width, scene.height) > tile:
+        pixel_m = min(scene.pixel_m or (DEFAULT_PIXEL_M,))
         raise ModelError(
-            f"Pixels of {min(windows.metres):.2g} m need tiles that overlap by {windows.overlap} pixels; "
-            f"{3 * tile // 4} are possible.",
-            "Choose a smaller BACKGROUND and GUARD, or a coarser raster.",
+            f"Pixels of {pixel_m:.2g} m need tiles that overlap by {overlap} pixels; "
+            f"{tile // 2} are possible.",
+            "Choose a smaller GUARD and BACKGROUND, or a coarser raster.",
         )
     return tile
 

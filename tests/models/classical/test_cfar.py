@@ -180,25 +180,29 @@ def test_shape_small_rasters(shape):
 # --- oracle: a tiled scene gives the boxes of the whole one
 
 
-@pytest.mark.parametrize("tile", [512, 640])
-def test_oracle_tiles_give_the_boxes_of_the_whole_scene(tile):
+@pytest.mark.parametrize(("tile", "pixel_m"), [(512, (10.0, 10.0)), (640, (7.0, 10.0)), (833, (4.0, 10.0))])
+def test_oracle_tiles_give_the_boxes_of_the_whole_scene(tile, pixel_m, monkeypatch):
+    # the real limits would ask for scenes of many megapixels here
+    monkeypatch.setattr(cfar, "LONGEST_OBJECT_M", 400.0)
+    monkeypatch.setattr(cfar, "FINEST_M", 8.0)  # blocks of two columns at 4 m
     side = 1100
     rng = np.random.default_rng(13)
     ships = [
-        ((x, y, x + rng.integers(3, 40), y + rng.integers(3, 40)), rng.uniform(10, 500))
+        ((x, y, x + rng.integers(5, 14), y + rng.integers(3, 14)), rng.uniform(15, 500))
         for x, y in rng.integers(0, side - 40, (60, 2))
     ]
     power = with_ships(sea(13, side), ships)
     valid = np.ones(power.shape, bool)
     valid[300:420, 500:700] = False
-    task = build({}, "", "cpu", scene(side))
+    task = build({"guard": 200, "background": 360}, "", "cpu", scene(side, pixel_m))
     whole = task.predict(task.prepare(as_tiles(power, valid, [(0, 0)], side)))[0]
+    assert task.overlap(tile) <= tile // 2
     starts = sorted({*range(0, side - tile, tile - task.overlap(tile)), side - tile})
     places = list(itertools.product(starts, starts))
     found = task.predict(task.prepare(as_tiles(power, valid, places, tile)))
     moved = [b + np.array([c, r, c, r, 0, 0], np.float32) for (r, c), b in zip(places, found, strict=True)]
     tiled = np.concatenate(moved)
-    assert len(whole) > 40
+    assert len(whole) > 30
     assert {tuple(np.rint(b[:4])) for b in tiled} == {tuple(np.rint(b[:4])) for b in whole}
     for box in tiled:
         twin = whole[np.all(whole[:, :4] == box[:4], axis=1)][0]
@@ -210,6 +214,27 @@ def as_tiles(power, valid, places, side):
     rows, cols = np.array(places).T
     images = {"image": np.stack([power[p] for p in cut])[:, None]}
     return Tiles(images, np.stack([valid[p] for p in cut]), None, rows, cols)
+
+
+def test_feature_fine_pixels_are_averaged_in_blocks():
+    power = with_ships(sea(14, 1200, looks=1.0), [((601, 402, 721, 442), 60.0)])
+    task = build({}, "", "cpu", scene(1200, pixel_m=(0.5, 0.5)))
+    boxes = task.predict(as_tiles(power, np.ones(power.shape, bool), [(0, 0)], 1200))[0]
+    assert len(boxes) == 1
+    assert iou(boxes[0], np.array((601, 402, 721, 442))) > 0.85
+    assert set(boxes[0, :4] % 4) == {0}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (5, 5)])
+def test_shape_rasters_of_few_blocks(shape):
+    task = build({}, "", "cpu", SceneInfo(shape[1], shape[0], "float32", (0.5, 0.5)))
+    tiles = Tiles(
+        {"image": np.ones((1, 1, *shape), np.float32)},
+        np.ones((1, *shape), bool),
+        None,
+        *np.zeros((2, 1), int),
+    )
+    assert task.predict(tiles)[0].shape == (0, 6)
 
 
 def test_oracle_overlap_holds_windows_and_the_longest_object():
@@ -239,7 +264,7 @@ def test_smoke_build_declares_boxes():
 def test_smoke_no_crs_warns_and_assumes_ten_metres():
     task = build({}, "", "cpu", scene(500, pixel_m=None))
     assert "no CRS" in task.notes["warnings"][0]
-    assert task.overlap(1024) == WINDOWS.overlap
+    assert task.overlap(1024) == WINDOWS.overlap[0] + 1
 
 
 def test_feature_windows_follow_both_pixel_sides():
@@ -268,7 +293,9 @@ def test_exception_bad_parameters(params, message):
 
 
 def test_exception_pixels_too_fine_for_the_windows():
-    with pytest.raises(ModelError, match=r"Pixels of 0.3 m need tiles"):
-        build({}, "", "cpu", scene(20_000, pixel_m=(0.3, 0.3)))
+    with pytest.raises(ModelError, match=r"Pixels of 0.5 m need tiles"):
+        build({}, "", "cpu", scene(20_000, pixel_m=(0.5, 0.5)))
+    task = build({"guard": 150, "background": 300}, "", "cpu", scene(20_000, pixel_m=(0.5, 0.5)))
+    assert task.overlap(task.tile) <= task.tile // 2
     # one tile holds a small scene whole, whatever its pixels
-    assert build({}, "", "cpu", scene(4000, pixel_m=(0.3, 0.3))).tile == 4096
+    assert build({}, "", "cpu", scene(6000, pixel_m=(0.3, 0.3))).tile == 6144
