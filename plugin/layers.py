@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ from qgis.core import (
 
 from .texts import tr
 
+_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(_streaming)?[/?]", re.IGNORECASE)
+
 
 class LayerError(Exception):
     """A layer cannot be used; the text is for the user."""
@@ -63,6 +66,16 @@ def layer_file(layer: QgsMapLayer) -> str:
     parts = QgsProviderRegistry.instance().decodeUri(provider, layer.source())
     path = parts.get("path") or ""
     return path if isinstance(path, str) else ""
+
+
+def gdal_source(layer: QgsMapLayer) -> str:
+    """Return what GDAL opens for a layer of QGIS's provider ``gdal``.
+
+    Not :func:`layer_file`, which names the container of what lies in an archive or a GeoPackage.
+    """
+    parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
+    inside = any(isinstance(parts.get(key), str) and parts[key] for key in ("layerName", "vsiPrefix"))
+    return layer.source() if inside or not isinstance(parts.get("path"), str) else parts["path"]
 
 
 def loaded_files(project: QgsProject | None) -> list[str]:
@@ -96,18 +109,14 @@ def describe_unreadable(text: str, label: str) -> str:
 
 def is_remote(path: str) -> bool:
     """Whether a GDAL path leads to the network, directly or below an archive."""
-    lowered = path.lower()
-    return "://" in lowered or any(
-        f"/vsi{name}" in lowered
-        for name in ("curl", "s3", "gs", "az", "adls", "oss", "swift", "hdfs", "webhdfs")
-    )
+    return "://" in path or _REMOTE.search(path) is not None
 
 
 def raster_facts(layer: QgsRasterLayer, context: QgsCoordinateTransformContext) -> RasterFacts:
     """Read a raster layer's header; raises LayerError when GDAL cannot."""
     if layer.providerType() != "gdal":
         return RasterFacts(layer.bandCount(), (), "affine", layer.crs().isValid(), False, None)
-    path = layer_file(layer) or layer.source()
+    path = gdal_source(layer)
     data = _open(path)
     if data is None:
         raise LayerError(describe_unreadable(path, "INPUT"))
@@ -184,10 +193,9 @@ class RasterSource:
 
     def __init__(self, layer: QgsRasterLayer) -> None:
         """Keep the path, or a copy of the provider that may move to another thread."""
-        path = layer_file(layer) if layer.providerType() == "gdal" else ""
         self._provider: QgsRasterDataProvider | None = None
-        self.path = path if os.path.isfile(path) else ""
-        self._gdal_source = layer.source() if layer.providerType() == "gdal" else ""
+        self._gdal_source = gdal_source(layer) if layer.providerType() == "gdal" else ""
+        self.path = self._gdal_source if os.path.isfile(self._gdal_source) else ""
         if not self.path and not self._gdal_source:
             provider = layer.dataProvider()
             if not provider.capabilities() & QgsRasterInterface.Capability.Size:
