@@ -26,11 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 if "kestrel" not in sys.modules:
     sys.path.insert(0, str(ROOT / ".kestrel" / "python"))
 
-from kestrel.models.classical import cfar  # noqa: E402
+from kestrel.models.registry import builder  # noqa: E402
 from kestrel.models.sar_ships.dataset import Packed, load_packed  # noqa: E402
 from kestrel.models.sar_ships.metrics import Scores, evaluate  # noqa: E402
 from kestrel.models.sar_ships.task import build_network  # noqa: E402
 from kestrel.models.sar_ships.train import detect  # noqa: E402
+from kestrel.models.task import SceneInfo, Tiles  # noqa: E402
 from kestrel.models.weights import find_weights, load_weights  # noqa: E402
 
 CONFIDENCE, NMS_IOU = 0.25, 0.45
@@ -74,15 +75,18 @@ def network_detector(weights: str) -> Detector:
 
 
 def cfar_detector() -> Detector:
-    """The classical baseline with its defaults on the same 8-bit chips, taken as amplitude."""
+    """The classical baseline with its defaults, as a Task on the same 8-bit chips as amplitudes."""
 
     def run(data: Packed) -> tuple[list[np.ndarray], list[np.ndarray]]:
         found = []
         for chip, pixel_m in zip(data.chips, data.pixel_m, strict=True):
             metres = float(pixel_m) or ASSUMED_PIXEL_M
-            windows = cfar.windows_for((metres, metres), cfar.DEFAULT_GUARD_M, cfar.DEFAULT_BACKGROUND_M)
-            power = np.square(chip.astype(np.float32))
-            found.append(cfar.detect(power, windows=windows, quantum=1.0)[:, :5])
+            scene = SceneInfo(chip.shape[1], chip.shape[0], "uint8", (metres, metres))
+            task = builder("cfar")({"scale_mode": "uint8"}, "", "cpu", scene)
+            power = np.square(chip.astype(np.float32))[None, None]
+            start = np.zeros(1, int)
+            tiles = Tiles({"image": power}, np.ones((1, *chip.shape), bool), None, start, start)
+            found.append(task.predict(task.prepare(tiles))[0][:, :5])
         return found, found
 
     return run
