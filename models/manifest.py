@@ -18,14 +18,15 @@ from typing import Any
 from .card import STATUSES
 from .task import ModelError
 
-#: The shipped weights and their manifest.
+#: Where the shipped weights lie, and the manifest's name in that folder.
 FOLDER = Path(__file__).resolve().parent.parent / "resources" / "weights"
-MANIFEST = FOLDER / "manifest.json"
+MANIFEST = "manifest.json"
 SUFFIX = ".safetensors"
 
 
-def read_manifest(path: Path = MANIFEST) -> dict[str, dict[str, Any]]:
-    """Return the manifest, every entry checked; an absent file is an empty one."""
+def read_manifest(path: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return the manifest (ours by default), every entry checked; an absent file is an empty one."""
+    path = path or FOLDER / MANIFEST
     if not path.exists():
         return {}
     try:
@@ -114,7 +115,7 @@ def _shipped_sha256(path: Path, entries: dict[str, dict[str, Any]]) -> str | Non
     return None
 
 
-def write_manifest(entries: dict[str, dict[str, Any]], path: Path = MANIFEST) -> None:
+def write_manifest(entries: dict[str, dict[str, Any]], path: Path) -> None:
     """Write the manifest atomically, names sorted, so that a diff shows only what changed."""
     text = json.dumps(entries, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomically(path, text.encode("utf-8"))

@@ -133,14 +133,14 @@ def load_into(module: torch.nn.Module, weights: Weights) -> None:
     module.load_state_dict(weights.tensors, strict=True)
 
 
-def update_manifest(path: str | Path, name: str, pack: str = "", manifest: Path = MANIFEST) -> None:
-    """Enter the weight file at ``path`` as ``name``: hash, size, status and the card's summary.
+def update_manifest(path: str | Path, name: str, pack: str = "") -> None:
+    """Enter the weight file at ``path`` as ``name`` into the manifest beside it.
 
-    The file must lie in the manifest's folder and pass every check of :func:`load_weights`.
+    Hash, size, status and the card's summary are the file's, which must pass every check of
+    :func:`load_weights`.
     """
     path = Path(path)
-    if path.parent.resolve() != manifest.parent.resolve():
-        raise ModelError(f"{path} does not lie in {manifest.parent}.", "Move it there first.")
+    manifest = path.parent / MANIFEST
     weights = load_weights(path, None)
     entries = read_manifest(manifest)
     entries[name] = {
