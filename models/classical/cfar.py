@@ -8,7 +8,8 @@ passes with a given probability (clutter.py). Bright pixels become boxes:
 2. pixels 20 dB under the object's peak are side lobes, not hull, and are dropped;
 3. the box holds all but 3 % of the remaining amplitude at each end of each axis, so that single
    grown pixels do not stretch it; objects longer than a ship are land or structures and dropped;
-4. score = 1 - 1 / (mean over the object of power / threshold): 0 at the threshold, towards 1 above.
+4. score = 1 - 1 / (mean over the object of power / threshold): 0 at the threshold, towards 1 above;
+   an object that is not above the threshold as a whole is a spike of clutter and dropped.
 
 Windows, PFA of growth, side-lobe level and trim were chosen on training data alone: HRSID mini36
 P0001 to P0016 at an assumed 3 m, and OpenSARShip scenes 20160131T204259 and 20150902T102505.
@@ -227,8 +228,10 @@ def _objects(
         if max((bottom - top) * windows.metres[0], (right - left) * windows.metres[1]) > LONGEST_SHIP_M:
             continue
         contrast = np.mean(power[window][own].astype(np.float64) / threshold[window][own])
+        if contrast <= 1:
+            continue  # a single spike of clutter and the sea it grew over
         y, x = window[0].start, window[1].start
-        found.append((x + left, y + top, x + right, y + bottom, max(0.0, 1 - 1 / contrast), 0.0))
+        found.append((x + left, y + top, x + right, y + bottom, 1 - 1 / contrast, 0.0))
     return np.array(found, np.float64).reshape(-1, 6)
 
 
