@@ -32,7 +32,8 @@ def write_report(
     source = figures["inputs"][0]["path"]
     report = Report(f"{figures['count']} objects in {Path(source).name}", f"Model {figures['model']['id']}")
     report.section("Scene")
-    report.picture(_scene(quicklook, boxes), "The scene as the model sees it; detections in red.")
+    image = np.sqrt(quicklook.image) if figures["scaling"]["to"] == "power" else quicklook.image
+    report.picture(_scene(image, quicklook.step, boxes), "The scene as the model sees it; detections in red.")
     report.section("Objects")
     _objects(report, features)
     if warnings:
@@ -68,16 +69,15 @@ def _objects(report: Report, features: Features) -> None:
         report.paragraph(f"The {TABLE_ROWS} best of {len(features)} are shown; the layer holds all.")
 
 
-def _scene(quicklook: Quicklook, boxes: Boxes) -> bytes:
-    """Draw the quicklook, stretched for the eye, with boxes on it."""
-    image = quicklook.image
+def _scene(image: np.ndarray, step: int, boxes: Boxes) -> bytes:
+    """Draw the quicklook, stretched for the eye, with boxes on it; ``step``: scene pixels in one."""
     values = image[np.isfinite(image)]
     low, high = np.percentile(values, (1, 99.5)) if len(values) else (0, 1)
     figure = Figure(figsize=(9, min(14, max(2, 9 * image.shape[0] / image.shape[1]))), dpi=130)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_facecolor("#dde4ee")  # nodata and tiles that did not run
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-    x1, y1, x2, y2 = boxes.xyxy.T / quicklook.step - 0.5  # pictures count from pixel centres
+    x1, y1, x2, y2 = boxes.xyxy.T / step - 0.5  # pictures count from pixel centres
     rings = np.stack([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]).transpose(2, 0, 1)
     axes.add_collection(LineCollection(rings, colors="#e03131", linewidths=1.2))
     axes.set_axis_off()

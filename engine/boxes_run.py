@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..models.task import Task
 from . import provenance
 from .attributes import Attributes, measure
 from .boxes import Boxes, from_tile
-from .errors import EngineError
+from .errors import EngineError, ReadError
 from .events import Track
 from .features import box_features, write_features
 from .forward import Forward
@@ -89,7 +90,7 @@ def run_boxes(
     batch = int(number(job.params, "batch", 0, 0, 4096))
     with track.stage("land mask", 0.02):
         land = _land(job, scene, track)
-    with track.stage("statistics", 0.03):
+    with track.stage("statistics", 0.03), telling_how_far(lambda: 0.0, scene):
         statistics = scene_statistics(scene, region.rect if region else None, track)
         scaling = resolve(task.inputs[0].scale, statistics)
     fill = _fill(task, float(scaling.apply(np.array([statistics.median]))[0]))
@@ -169,23 +170,24 @@ def _detect(
     merger = Merger(limits.nms_iou)
     grid, row = plan.grid, 0
     clock = _Clock(len(plan), track)
-    loaded = clock.watch(read_ahead(scene.reader, loader.load, plan.tiles(), track.cancel, threads))
-    for batch in _batches(loaded, forward):
-        filled = [item for item in batch if item.image is not None]
-        answers = iter(forward.run(filled))
-        for item in batch:
-            if item.tile.grid_row != row:
-                row = item.tile.grid_row
-                merger.advance(grid.ys[row])
-            _count(item, grid, counts)
-            if quicklook is not None:
-                quicklook.add(item)
-            if item.image is None:
-                continue
-            raw = _checked(next(answers), task_classes=len(forward.classes))
-            raw = raw[raw[:, 4] >= limits.confidence]
-            merger.add(from_tile(raw, item.tile, grid, plan.overlap, item.valid, limits.nms_iou))
-        clock.tick(len(batch))
+    reading = read_ahead(scene.reader, loader.load, plan.tiles(), track.cancel, threads, plan.ahead)
+    with telling_how_far(clock.share, scene):
+        for batch in _batches(reading, forward):
+            filled = [item for item in batch if item.image is not None]
+            answers = iter(forward.run(filled))
+            for item in batch:
+                if item.tile.grid_row != row:
+                    row = item.tile.grid_row
+                    merger.advance(grid.ys[row])
+                _count(item, grid, counts)
+                if quicklook is not None:
+                    quicklook.add(item)
+                if item.image is None:
+                    continue
+                raw = _checked(next(answers), task_classes=len(forward.classes))
+                raw = raw[raw[:, 4] >= limits.confidence]
+                merger.add(from_tile(raw, item.tile, grid, plan.overlap, item.valid, limits.nms_iou))
+            clock.tick(len(batch))
     return merger.finish()
 
 
@@ -232,7 +234,7 @@ def _count(item: Loaded, grid: Any, counts: Counts) -> None:
 
 
 class _Clock:
-    """Progress of the tile loop, and where a read error happened in it."""
+    """Progress of the tile loop."""
 
     def __init__(self, total: int, track: Track) -> None:
         self._total = total
@@ -240,23 +242,29 @@ class _Clock:
         self._track = track
         self._start = time.monotonic()
 
+    def share(self) -> float:
+        """Return the share of tiles done, 0..1."""
+        return self._done / max(1, self._total)
+
     def tick(self, tiles: int) -> None:
         """Count tiles done and tell how long the rest may take."""
         self._done += tiles
-        share = self._done / self._total
+        share = self.share()
         left = (time.monotonic() - self._start) * (1 - share) / share
         self._track.progress(
             TILES_FROM + (TILES_TO - TILES_FROM) * share, self._done, self._total, "tiles", left
         )
 
-    def watch(self, loaded: Iterator[Loaded]) -> Iterator[Loaded]:
-        """Pass tiles through; add to a read error how far the run had come."""
-        try:
-            yield from loaded
-        except EngineError as error:
-            percent = 100 * self._done / max(1, self._total)
-            where = f"{error.message.rstrip('.')} ({percent:.0f} % of the tiles were done)."
-            raise EngineError(error.code, where, error.hint) from None
+
+@contextmanager
+def telling_how_far(share: Callable[[], float], scene: Scene) -> Iterator[None]:
+    """Add to a read error how far the run had come; a file changed meanwhile explains it better."""
+    try:
+        yield
+    except ReadError as error:
+        scene.check_unchanged()
+        message = f"{error.message.rstrip('.')} ({100 * share():.0f} % of the tiles were done)."
+        raise EngineError(error.code, message, error.hint) from None
 
 
 def _select(

@@ -21,5 +21,9 @@ class EngineError(Exception):
         self.hint = hint
 
 
+class ReadError(EngineError):
+    """A window of the raster that cannot be read; the run adds how far it had come."""
+
+
 class Cancelled(Exception):
     """The run was cancelled; nothing is left behind."""

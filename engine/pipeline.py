@@ -17,7 +17,7 @@ from .errors import Cancelled
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-#: Tiles read ahead: two hide the decoding of one behind the network, more only cost memory.
+#: Items read ahead: two hide the decoding of one behind the network, more only cost memory.
 DEPTH = 3
 POLL_S = 0.05
 
@@ -28,11 +28,12 @@ def read_ahead(
     items: Iterable[In],
     cancel: threading.Event,
     threads: bool = True,
+    depth: int = DEPTH,
 ) -> Iterator[Out]:
     """Yield ``load(reader, item)`` for every item, in order.
 
-    ``open_reader`` gives the thread a handle of its own. With ``threads=False`` the same happens in
-    the caller's thread. Raises Cancelled when ``cancel`` is set.
+    ``open_reader`` gives the thread a handle of its own; ``depth`` items wait at most. With
+    ``threads=False`` the same happens in the caller's thread. Raises Cancelled when ``cancel`` is set.
     """
     if not threads:
         with open_reader() as reader:
@@ -41,7 +42,7 @@ def read_ahead(
                     raise Cancelled
                 yield load(reader, item)
         return
-    pipe = _Pipe[Out](cancel)
+    pipe = _Pipe[Out](cancel, depth)
     thread = threading.Thread(
         target=_fill, args=(pipe, open_reader, load, items), name="kestrel-read-ahead", daemon=True
     )
@@ -56,10 +57,10 @@ def read_ahead(
 class _Pipe(Generic[Out]):
     """A bounded queue that ends by a mark and carries an exception."""
 
-    def __init__(self, cancel: threading.Event) -> None:
+    def __init__(self, cancel: threading.Event, depth: int) -> None:
         self.cancel = cancel
         self.stop = threading.Event()
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(DEPTH)
+        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
 
     def put(self, what: str, value: Any) -> bool:
         """Wait for room; return False when nobody wants the rest."""

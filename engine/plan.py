@@ -14,6 +14,11 @@ from .pipeline import DEPTH
 from .region import Region
 from .scene import Scene
 
+#: Bytes of tiles that may wait for the model; the large tiles of classical methods wait alone.
+AHEAD_BYTES = 64 * 2**20
+#: A tile's scaled float32 image and its mask.
+TILE_PIXEL_BYTES = 5
+
 #: Over that many pixels a scene needs an EXTENT or AOI: a sparse file of some MB can declare a
 #: million times as much (ENGINE.md, section 7, fault 5).
 MAX_PIXELS = 10**10
@@ -29,6 +34,12 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.grid) if self.chosen is None else len(self.chosen)
+
+    @property
+    def ahead(self) -> int:
+        """Return how many tiles the reader may be ahead."""
+        tile_bytes = self.grid.tile[0] * self.grid.tile[1] * TILE_PIXEL_BYTES
+        return max(1, min(DEPTH, AHEAD_BYTES // tile_bytes))
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles to look at, row by row."""
@@ -77,8 +88,9 @@ def log_estimate(plan: Plan, scene: Scene, batch: int, track: Track) -> None:
     """Say before the start what the run takes."""
     grid = plan.grid
     pixels = grid.tile[0] * grid.tile[1]
-    # raw, scaled and mask of the tiles read ahead and of the batch
-    megabytes = (DEPTH + 2 + batch) * pixels * (scene.dtype.itemsize + 4 + 1) / 1e6
+    # waiting, being read (raw values too), in the batch before and in this one
+    held = (plan.ahead + 1 + 2 * batch) * TILE_PIXEL_BYTES + scene.dtype.itemsize
+    megabytes = held * pixels / 1e6
     track.info(
         f"{scene.path.name}: {scene.width} x {scene.height} pixels, {len(plan)} of {len(grid)} tiles of "
         f"{grid.tile[1]} x {grid.tile[0]} pixels with {plan.overlap} overlap, {batch} at once; "

@@ -38,7 +38,8 @@ def inputs(scene: Scene) -> list[dict[str, Any]]:
 
 def model(task: Task, fallback: str) -> dict[str, Any]:
     """Return name, version, sha256 and id of a model; the last is what features carry."""
-    notes = {name: value for name, value in task.notes.items() if name not in ("version", "sha256", "warnings")}
+    told = ("version", "sha256", "warnings")  # the last stand in the result already
+    notes = {name: value for name, value in task.notes.items() if name not in told}
     return {
         "name": task.name,
         "version": task.notes.get("version", ""),

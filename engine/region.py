@@ -92,6 +92,12 @@ def to_pixels(shape: shapely.Geometry, crs: CRS | None, georef: Georef) -> shape
         shape = project(shape, crs, georef.crs)
     elif georef.kind in ("gcp", "rpc"):
         shape = densified(shape)
+    if georef.kind == "affine" and georef.crs is not None and georef.crs.is_geographic:
+        # 181 and -179 degrees are one place: a raster across the antimeridian may use either
+        turns = [
+            shapely.transform(shape, lambda xy, t=turn: xy + np.array([t, 0])) for turn in (-360, 0, 360)
+        ]
+        shape = _multipolygon([part for turn in turns for part in shapely.get_parts(turn)])
     return polygons_of(moved(shape, georef.to_pixel))
 
 

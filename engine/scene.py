@@ -14,7 +14,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from .drivers import check_path, gdal_env, open_dataset, source_files
-from .errors import EngineError
+from .errors import EngineError, ReadError
 from .georef import Georef, read_georef
 from .validity import Validity, validity
 
@@ -93,7 +93,7 @@ class Reader:
             values = self._dataset.read(scene.band, window=window)
             valid = scene.validity.valid(self._dataset, window, values)
         except RasterioError as error:
-            raise EngineError(
+            raise ReadError(
                 "input",
                 f"{scene.path} cannot be read at rows {row}-{row + height}, columns {col}-{col + width} "
                 f"of band {scene.band}: {_cause(error)}.",

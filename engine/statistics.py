@@ -95,8 +95,9 @@ def _sample(reader: Reader, cells: list[Rect], track: Track) -> np.ndarray:
     """Return the valid values of cells, thinned evenly to SAMPLES in all."""
     per_cell = max(1, SAMPLES // max(1, len(cells)))
     found = []
-    for cell in cells:
+    for number, cell in enumerate(cells):
         track.check()
+        track.progress(0, number, len(cells), "statistics", None)
         found.append(_thinned(_values(reader, cell), per_cell))
     return np.concatenate(found) if found else np.empty(0, reader.scene.dtype)
 
@@ -106,6 +107,7 @@ def _until_different(reader: Reader, rect: Rect, known: np.ndarray, track: Track
     found: list[np.ndarray] = []
     for cell in _cells(reader.scene, rect):
         track.check()
+        track.progress(0, cell[0] - rect[0], rect[2], "statistics", None)
         values = _values(reader, cell)
         if not len(values):
             continue

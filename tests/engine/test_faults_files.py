@@ -38,8 +38,9 @@ def test_fault_01_truncated_geotiff(tmp_path, noise, threads):
     path = rasters.write(tmp_path / "cut.tif", noise, tiled=True, blockxsize=64, blockysize=64)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 6 // 10])
-    error = refused(path, tmp_path, r"cut\.tif cannot be read at rows \d+-\d+, columns \d+-\d+ of band 1",
-                    threads=threads)  # fmt: skip
+    error = refused(path, tmp_path, r"cut\.tif cannot be read at rows \d+-\d+, col", threads=threads)
+    assert "of band 1" in error.message
+    assert error.message.endswith("(0 % of the tiles were done).")
     assert "truncated or damaged" in error.hint
 
 

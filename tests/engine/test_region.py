@@ -138,3 +138,16 @@ def test_feature_no_crs_takes_the_layers_own_coordinates(files, tmp_path):
     )
     assert ids(found) == [0, 2]
     assert any("layer's own coordinates" in text for text in outcome.warnings)
+
+
+@pytest.mark.parametrize("west", [179.99, -180.01])
+def test_fault_17_raster_across_the_antimeridian_meets_areas_on_both_sides(tmp_path, west):
+    transform = rasters.PLACES["degrees"][1]
+    path = rasters.write(
+        tmp_path / "a.tif", IMAGE, "degrees", transform=transform.translation(west - 15, 0) * transform
+    )
+    for lon, expected in ((179.985, [0, 2]), (-179.9999, [1, 3])):  # the line lies at column 100
+        box = shapely.box(lon, 44, lon + 0.0149, 46)
+        _, found = run(path, tmp_path, aoi_wkt=box.wkt, crs_wkt="EPSG:4326")
+        assert ids(found) == expected
+        assert (np.sign(found["lon"]) == np.sign(lon)).all()
