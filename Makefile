@@ -47,6 +47,7 @@ bench: setup-test
 
 docs: setup
 	@$(PYTHON) scripts/make_docs.py
+	@$(PYTHON) scripts/make_cards.py
 
 clean:
 	rm -rf build .kestrel/qgis
