@@ -30,6 +30,9 @@ from ..scaling import scale_from
 from ..task import Input, ModelError, SceneInfo, Task, Tiles
 from .clutter import SHAPES, measure, threshold_factor
 
+#: What features carry as their model: without weights that is the algorithm's id (CONTRACTS.md, section 5).
+ALGORITHM = "kestrel:detectshipscfar"
+
 DEFAULT_PFA = 1e-6
 #: Sides of the two square windows, metres on the ground: the guard keeps most ships out of their own
 #: background, the background stays small against the swell's and the wind's changes.
@@ -121,6 +124,7 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
             _predict, windows=windows, block=block, pfa=pfa, quantum=quantum, scene=scene
         ),
         overlap=lambda tile: overlap,
+        model_id=ALGORITHM,
         notes={
             "params": {"pfa": pfa, "guard": guard_m, "background": background_m},
             "warnings": [] if scene.pixel_m else [_no_crs()],

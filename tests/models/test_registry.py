@@ -42,7 +42,7 @@ def test_exception_unknown_model_names_the_known_ones():
 
 def test_feature_a_task_without_torch():
     task = registry.builder("cfar")({}, "", "cpu", SceneInfo(100, 100, "uint8", (10.0, 10.0)))
-    assert task.name == "cfar"
+    assert (task.name, task.model_id) == ("cfar", "kestrel:detectshipscfar")
 
 
 def test_feature_looking_at_the_table_imports_no_library(tmp_path):
