@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as to_safetensors
 
 from .card import card_from_json, card_summary, card_to_json
 from .manifest import MANIFEST, find_weights, read_manifest, write_atomically, write_manifest
@@ -97,7 +99,7 @@ def save_weights(
     """
     path = Path(path)
     stored = {name: _stored(tensor, name, buffers) for name, tensor in tensors.items()}
-    data = safetensors.torch.save(stored, metadata={CARD_KEY: card_to_json(card)})
+    data = to_safetensors(stored, metadata={CARD_KEY: card_to_json(card)})
     _parse(data, path.name)
     write_atomically(path, data)
     return hashlib.sha256(data).hexdigest()
@@ -176,8 +178,8 @@ def _parse(data: bytes, name: str) -> tuple[Card, dict[str, torch.Tensor]]:
     header = _header(data, name)
     card = _card(header, name)
     try:
-        tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError) as error:
+        tensors = parse_safetensors(data)
+    except (SafetensorError, ValueError) as error:
         raise ModelError(f"{name} is not a valid safetensors file: {error}.", _CONVERT) from None
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
