@@ -303,21 +303,23 @@ def real_validation(chips: Iterator[tuple[str, np.ndarray, np.ndarray]], source:
     return pack
 
 
-def write_packs(folder: Path, scale: float) -> None:
+def write_packs(folder: Path, scale: float, *, training: bool = True) -> None:
     """Write all files; ``scale`` multiplies the number of chips (1 = full size)."""
     folder.mkdir(parents=True, exist_ok=True)
-    data, train = data_folder(), Pack()
-    if data.is_dir():
-        mini = list(read_hrsid(data, "hrsid_mini36"))
-        add_hrsid_crops(train, round(1500 * scale), [c for c in mini if part_of(c[0]) == "train"], seed=0)
-        add_mosaics(train, round(1500 * scale), 500_000, read_opensar(data, "train"))
-    else:
+    data = data_folder()
+    if not data.is_dir():
         LOG.warning("%s does not exist: simulated chips only", data)
-    add_simulated(train, round(6000 * scale), 0)
-    train.write(folder / "train.npz")
+    mini = list(read_hrsid(data, "hrsid_mini36")) if data.is_dir() else []
+    if training:
+        train = Pack()
+        if mini:
+            add_hrsid_crops(train, round(1500 * scale), [c for c in mini if part_of(c[0]) == "train"], seed=0)
+            add_mosaics(train, round(1500 * scale), 500_000, read_opensar(data, "train"))
+        add_simulated(train, round(6000 * scale), 0)
+        train.write(folder / "train.npz")
     for pixel_m in (10.0, 3.0):
         simulated_validation(round(100 * scale), pixel_m).write(folder / f"val_sim{pixel_m:.0f}.npz")
-    if data.is_dir():
+    if mini:
         real_validation(iter(mini), "hrsid_mini36").write(folder / "val_mini36.npz")
         official = read_hrsid(data, "hrsid_official4")
         real_validation(official, "hrsid_official4").write(folder / "val_hrsid4.npz")
@@ -332,11 +334,12 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="where the .npz files go")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of chips, 0..1")
+    parser.add_argument("--validation-only", action="store_true", help="leave the large train.npz out")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("rasterio").setLevel(logging.ERROR)  # TIFF tags of the chips, harmless
     started = time.monotonic()
-    write_packs(args.folder, args.scale)
+    write_packs(args.folder, args.scale, training=not args.validation_only)
     LOG.info("%.0f s", time.monotonic() - started)
 
 
