@@ -8,7 +8,7 @@ from qgis.core import QgsProcessingContext
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
 from ..plugin.texts import tr
-from .box_texts import SHARED_TEXTS
+from .box_texts import SCALE_MAX, SCALE_MIN, SCALE_MODE, SHARED_TEXTS
 from .boxes import BoxAlgorithm
 
 PFA = "PFA"
@@ -26,6 +26,27 @@ class DetectShipsCfar(BoxAlgorithm):
     COARSE_M = 20.0
     TEXTS = {  # noqa: RUF012 (never changed)
         **SHARED_TEXTS,
+        SCALE_MODE: (
+            SHARED_TEXTS[SCALE_MODE][0],
+            QT_TRANSLATE_NOOP(
+                "Kestrel",
+                "What the pixel values are, because the detector compares powers. auto: decibels where dark "
+                "values are negative, else amplitudes. uint8, percentile: amplitudes. db: decibels. linear: "
+                "power (intensity, linear sigma0).",
+            ),
+        ),
+        SCALE_MIN: (
+            SHARED_TEXTS[SCALE_MIN][0],
+            QT_TRANSLATE_NOOP(
+                "Kestrel", "Darker values count as this. Used with the scalings db and linear only."
+            ),
+        ),
+        SCALE_MAX: (
+            SHARED_TEXTS[SCALE_MAX][0],
+            QT_TRANSLATE_NOOP(
+                "Kestrel", "Brighter values count as this. Used with the scalings db and linear only."
+            ),
+        ),
         PFA: (
             QT_TRANSLATE_NOOP("Kestrel", "False-alarm probability"),
             QT_TRANSLATE_NOOP(
