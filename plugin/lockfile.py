@@ -75,6 +75,12 @@ class LockFile:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
+    def abandon(self) -> None:
+        """Give the lock back but leave file and note, as a crash would: the next run reads them."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
     def _read(self) -> dict[str, Any]:
         assert self._handle is not None
         os.lseek(self._handle, 0, os.SEEK_SET)

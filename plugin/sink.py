@@ -60,8 +60,8 @@ class GuardedOutput:
         try:
             self.recover(note)
         except OSError as error:
-            self._lock.release()
-            raise SinkError(self._failed(error)) from None
+            self._lock.abandon()
+            raise SinkError(self._not_restored(error)) from None
         return self
 
     def __exit__(
@@ -71,8 +71,12 @@ class GuardedOutput:
         if self._lock is None:
             return
         if self._aside:
-            # a restore that fails keeps the lock file: its note lets the next run finish the restore
-            self._restore()
+            try:
+                self._restore()
+            except OSError as problem:
+                # the note in the lock file lets the next run finish the restore
+                self._lock.abandon()
+                raise SinkError(self._not_restored(problem)) from None
         self._lock.release()
 
     def recover(self, note: dict[str, Any]) -> None:
@@ -147,6 +151,17 @@ class GuardedOutput:
     def _failed(self, error: OSError) -> str:
         return tr("{label}: {path} could not be replaced ({reason}); close it in other programs.").format(
             label=self.label, path=self.destination.path, reason=error.strerror or error
+        )
+
+    def _not_restored(self, error: OSError) -> str:
+        return tr(
+            "{label}: the old {path} could not be put back ({reason}); it lies in {backup}. Close it in "
+            "other programs and run again."
+        ).format(
+            label=self.label,
+            path=self.destination.path,
+            reason=error.strerror or error,
+            backup=backup_path(self.destination.path),
         )
 
 

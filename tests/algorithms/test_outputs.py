@@ -3,11 +3,22 @@
 import json
 import os
 import sqlite3
+import threading
 
 import processing
 import pytest
 from kestrel.tests.support.algorithm_tools import NAMES, layer_rows, make_polygons, square
-from qgis.core import QgsProcessingContext, QgsProcessingFeedback, QgsProcessingUtils, QgsVectorLayer
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingAlgRunnerTask,
+    QgsProcessingContext,
+    QgsProcessingFeedback,
+    QgsProcessingOutputLayerDefinition,
+    QgsProcessingUtils,
+    QgsProject,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtCore import QEventLoop, QTimer
 
 CFAR = "kestrel:detectshipscfar"
 
@@ -103,8 +114,6 @@ def test_gui_styles_by_a_post_processor(stub, scene, qgis_app):
     context = QgsProcessingContext()
     feedback = QgsProcessingFeedback()
     algorithm = qgis_app.processingRegistry().createAlgorithmById(CFAR)
-    from qgis.core import QgsProcessingOutputLayerDefinition, QgsProject
-
     definition = QgsProcessingOutputLayerDefinition("memory:", QgsProject.instance())
     parameters = {"INPUT": scene, "OUTPUT": definition}
     assert algorithm.prepare(parameters, context, feedback)
@@ -115,6 +124,29 @@ def test_gui_styles_by_a_post_processor(stub, scene, qgis_app):
     details.postProcessor().postProcessLayer(layer, context, feedback)
     assert layer.renderer().classAttribute() == "score"
     assert layer.attributeAlias(1) == "Score (0 to 1)"
+
+
+def test_background_thread_of_the_gui(stub, scene, out, qgis_app):
+    """As the toolbox runs it: prepared here, run in a thread, finished here, loaded and styled."""
+    threads = []
+    stub.seen = lambda job: threads.append(threading.current_thread())
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    feedback = QgsProcessingFeedback()
+    definition = QgsProcessingOutputLayerDefinition(str(out / "ships.geojson"), QgsProject.instance())
+    algorithm = qgis_app.processingRegistry().createAlgorithmById(CFAR)
+    task = QgsProcessingAlgRunnerTask(algorithm, {"INPUT": scene, "OUTPUT": definition}, context, feedback)
+    finished = []
+    loop = QEventLoop()
+    task.executed.connect(lambda ok, results: (finished.append((ok, results)), loop.quit()))
+    QgsApplication.taskManager().addTask(task)
+    QTimer.singleShot(20000, loop.quit)
+    loop.exec_()
+    [(ok, results)] = finished
+    assert ok, feedback.textLog()
+    assert threads[0] is not threading.main_thread()
+    assert results["COUNT"] == 3
+    assert context.layerToLoadOnCompletionDetails(results["OUTPUT"]).postProcessor() is not None
 
 
 def test_sidecar_tells_how_the_output_was_made(stub, scene, out):

@@ -381,6 +381,33 @@ def test_crash_between_moving_two_files_loses_neither(tmp_path, monkeypatch):
     assert folder_state(tmp_path) == before
 
 
+def test_restore_that_fails_is_finished_by_the_next_run(stub, scene, out, old, monkeypatch):
+    output, before = old
+    failing_verify(monkeypatch, stub)
+    replace = os.replace
+
+    def held(source, target):
+        if str(source).endswith(".bak"):
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(sink.os, "replace", held)
+    with pytest.raises(
+        QgsProcessingException, match=r"could not be put back \(Permission denied\); it lies in"
+    ):
+        run(scene, output)
+    # still in the way: refused again, and nothing lost
+    with pytest.raises(QgsProcessingException, match="could not be put back"):
+        run(scene, output)
+    monkeypatch.setattr(sink.os, "replace", replace)
+    stub.error = WorkerError("It broke.")
+    with pytest.raises(QgsProcessingException, match="It broke"):
+        run(scene, output)
+    state = folder_state(out)
+    assert {name: state.get(name) for name in before} == before
+    assert set(state) == set(before)
+
+
 def test_half_a_backup_copy_is_no_backup(tmp_path):
     destination = parse_destination(f"ogr:dbname='{tmp_path}/shared.gpkg' table=\"ships\" (geom)")
     (tmp_path / "shared.gpkg").write_text("old")
