@@ -30,7 +30,7 @@ from kestrel.models.registry import builder  # noqa: E402
 from kestrel.models.sar_ships.dataset import Packed, load_packed  # noqa: E402
 from kestrel.models.sar_ships.metrics import Scores, evaluate  # noqa: E402
 from kestrel.models.sar_ships.task import build_network  # noqa: E402
-from kestrel.models.sar_ships.train import detect  # noqa: E402
+from kestrel.models.sar_ships.train import choose, propose  # noqa: E402
 from kestrel.models.task import SceneInfo, Tiles  # noqa: E402
 from kestrel.models.weights import find_weights, load_weights  # noqa: E402
 
@@ -67,9 +67,12 @@ def network_detector(weights: str) -> Detector:
     net = net.to(memory_format=torch.channels_last)
 
     def run(data: Packed) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        chips = list(data.chips)
-        ranked = detect(net, chips, confidence=0.001, nms_iou=0.6, limit=300)
-        return ranked, detect(net, chips, confidence=CONFIDENCE, nms_iou=NMS_IOU, limit=1000)
+        ranked, used = [], []
+        for chip in data.chips:
+            candidates = propose(net, chip)
+            ranked.append(choose(candidates, chip.shape, confidence=0.001, nms_iou=0.6, limit=300))
+            used.append(choose(candidates, chip.shape, confidence=CONFIDENCE, nms_iou=NMS_IOU, limit=1000))
+        return ranked, used
 
     return run
 

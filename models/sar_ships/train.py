@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ..task import ModelError
 from .assign import fit_anchors
@@ -81,26 +83,44 @@ class TrainConfig:
 
 
 @torch.inference_mode()
+def propose(net: SarShipNet, chip: np.ndarray, device: str = "cpu") -> Tensor:
+    """Candidates (1, M, 5: x, y, w, h, score) of one uint8 chip (H, W), padded as at inference."""
+    return net.candidates(net(to_tensor(padded(chip, net.multiple)[None]).to(device)))
+
+
+def choose(
+    candidates: Tensor, shape: tuple[int, int], *, confidence: float, nms_iou: float, limit: int
+) -> np.ndarray:
+    """Boxes (n, 5: corners, score) of one chip: selected, centred in the chip, cut at its edges."""
+    found = select(candidates, confidence=confidence, nms_iou=nms_iou, limit=limit)[0]
+    height, width = shape
+    centre = (found[:, :2] + found[:, 2:4]) / 2
+    found = found[(centre < [width, height]).all(axis=1)]
+    found[:, [0, 2]] = found[:, [0, 2]].clip(0, width)
+    found[:, [1, 3]] = found[:, [1, 3]].clip(0, height)
+    return found
+
+
 def detect(
     net: SarShipNet,
-    chips: Sequence[Any],
+    chips: Sequence[np.ndarray],
     *,
     confidence: float,
     nms_iou: float,
     limit: int,
     device: str = "cpu",
-) -> list[Any]:
+) -> list[np.ndarray]:
     """Boxes (n, 5: corners, score) of every uint8 chip (H, W), one forward pass each."""
-    out = []
-    for chip in chips:
-        image = to_tensor(padded(chip, net.multiple)[None]).to(device)
-        found = select(net.candidates(net(image)), confidence=confidence, nms_iou=nms_iou, limit=limit)[0]
-        centre = (found[:, :2] + found[:, 2:4]) / 2
-        found = found[(centre < [chip.shape[1], chip.shape[0]]).all(axis=1)]
-        found[:, [0, 2]] = found[:, [0, 2]].clip(0, chip.shape[1])
-        found[:, [1, 3]] = found[:, [1, 3]].clip(0, chip.shape[0])
-        out.append(found)
-    return out
+    return [
+        choose(
+            propose(net, chip, device),
+            (chip.shape[0], chip.shape[1]),
+            confidence=confidence,
+            nms_iou=nms_iou,
+            limit=limit,
+        )
+        for chip in chips
+    ]
 
 
 def validate(net: SarShipNet, data: Packed, device: str) -> Scores:
