@@ -341,6 +341,7 @@ def test_crs_of_a_local_grid_survives(tmp_path, out):
     data.SetProjection(local.ExportToWkt())
     del data
     result = processing.run(CFAR, {"INPUT": raster, "OUTPUT": str(out / "a.gpkg")})
-    found = gdal.OpenEx(result["OUTPUT"], gdal.OF_VECTOR).GetLayer(0).GetSpatialRef()
+    data = gdal.OpenEx(result["OUTPUT"], gdal.OF_VECTOR)
+    found = data.GetLayer(0).GetSpatialRef()
     assert found.GetAttrValue("PROJECTION") == "Lambert_Azimuthal_Equal_Area"
     assert found.GetProjParm("latitude_of_center") == 52
