@@ -28,9 +28,9 @@ if "kestrel" not in sys.modules:
 
 from kestrel.models.registry import builder  # noqa: E402
 from kestrel.models.sar_ships.dataset import Packed, load_packed  # noqa: E402
+from kestrel.models.sar_ships.detect import choose, propose  # noqa: E402
 from kestrel.models.sar_ships.metrics import Scores, evaluate  # noqa: E402
 from kestrel.models.sar_ships.task import build_network  # noqa: E402
-from kestrel.models.sar_ships.train import choose, propose  # noqa: E402
 from kestrel.models.task import SceneInfo, Tiles  # noqa: E402
 from kestrel.models.weights import find_weights, load_weights  # noqa: E402
 

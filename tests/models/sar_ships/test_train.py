@@ -9,11 +9,13 @@ import pytest
 import torch
 from kestrel.models.sar_ships.checkpoint import load_average, read_state
 from kestrel.models.sar_ships.dataset import Packed, to_tensor
+from kestrel.models.sar_ships.detect import detect
 from kestrel.models.sar_ships.loss import DetectionLoss, momentum_for
 from kestrel.models.sar_ships.metrics import evaluate
 from kestrel.models.sar_ships.network import SarShipNet
 from kestrel.models.sar_ships.schedule import Ema, apply_rates, make_optimiser, rates
-from kestrel.models.sar_ships.train import CHECKPOINT, TrainConfig, detect, main, progress_of, train
+from kestrel.models.sar_ships.train import main
+from kestrel.models.sar_ships.trainer import CHECKPOINT, TrainConfig, progress_of, train
 from kestrel.models.task import ModelError
 
 QUICK = {
