@@ -332,6 +332,35 @@ def test_real_chip_through_qgis_process_overlaps_its_truth(tmp_path, out, layout
     assert sum(overlap >= 0.5 for overlap in overlaps) >= len(overlaps) / 2
 
 
+def test_network_runs_from_a_weight_file_and_names_it(sea, out, tmp_path):
+    """Random weights: what is found means nothing, the way from WEIGHTS to the fields does."""
+    weights = tmp_path / "random.safetensors"
+    script = str(ROOT / "tests" / "support" / "write_ship_weights.py")
+    subprocess.run([sys.executable, script, str(weights)], env={**os.environ, "PYTHONPATH": ""}, check=True)
+    values = {
+        "INPUT": sea,
+        "WEIGHTS": weights,
+        "CONFIDENCE": 0.001,
+        "TILE": 320,
+        "DEVICE": "cpu",
+        "OUTPUT": out / "a.gpkg",
+        "REPORT": out / "a.html",
+    }
+    done = qgis_process("kestrel:detectships", values)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = layer_rows(out / "a.gpkg")
+    content = json.loads((out / "a.gpkg.kestrel.json").read_text())
+    assert content["model"]["sha256"] == file_hash(weights)
+    assert content["parameters_used"]["tile"] == 320
+    assert content["count"] == len(rows) > 0
+    assert {row["model"].rpartition("@")[2] for row, _ in rows} == {file_hash(weights)[:12]}
+    assert (out / "a.html").exists()
+    # the same again by the toolbox
+    more = {name: str(value) for name, value in values.items() if name != "REPORT"}
+    processing.run("kestrel:detectships", {**more, "OUTPUT": str(out / "b.gpkg")})
+    assert layer_rows(out / "b.gpkg") == rows
+
+
 def test_crs_of_a_local_grid_survives(tmp_path, out):
     """A CRS without a number keeps its definition."""
     raster = sea_with_ships(tmp_path / "sea.tif")
