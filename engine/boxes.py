@@ -126,3 +126,16 @@ def _meets_nodata(local: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def grown(boxes: Boxes) -> np.ndarray:
     """Return xyxy with cut boxes widened by the slack two tiles may differ by."""
     return boxes.xyxy + boxes.broken[:, None] * SLACK_PX * np.array([-1, -1, 1, 1])
+
+
+def widened(boxes: Boxes, other: np.ndarray, piece: np.ndarray) -> np.ndarray:
+    """Return the boxes ``other`` with room for jitter before asking whether they hold ``piece``.
+
+    Room across the piece's cut, where it may be a sliver, and along any axis on which both extend
+    alike. Elsewhere a ship with more room would swallow the piece of another one moored beside it.
+    """
+    a, b = boxes.xyxy[other], boxes.xyxy[piece]
+    alike = np.abs(a - b) <= SLACK_PX
+    cut = boxes.cut[piece]
+    wide = (alike[:, :2] & alike[:, 2:]) | cut[:, :2] | cut[:, 2:] | boxes.soft[piece][:, None]
+    return a + np.concatenate([-SLACK_PX * wide, SLACK_PX * wide], axis=1)

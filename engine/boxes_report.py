@@ -18,6 +18,8 @@ from .report import Report
 
 #: More rows do not help a reader; the layer has them all.
 TABLE_ROWS = 50
+#: Pixels of the picture between an object and its frame, and half the side of the smallest frame.
+STAND_OFF, SMALLEST_FRAME = 3.0, 7.0
 
 
 def write_report(
@@ -77,7 +79,10 @@ def _scene(image: np.ndarray, step: int, boxes: Boxes) -> bytes:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_facecolor("#dde4ee")  # nodata and tiles that did not run
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-    x1, y1, x2, y2 = boxes.xyxy.T / step - 0.5  # pictures count from pixel centres
+    # frames stand off their ship and have a size that is seen; pictures count from pixel centres
+    centre = (boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2 / step - 0.5
+    half = np.maximum((boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]) / 2 / step + STAND_OFF, SMALLEST_FRAME)
+    x1, y1, x2, y2 = np.concatenate([centre - half, centre + half], axis=1).T
     rings = np.stack([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]).transpose(2, 0, 1)
     axes.add_collection(LineCollection(rings, colors="#e03131", linewidths=1.2))
     axes.set_axis_off()

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from .boxes import EDGE_PX, SLACK_PX, Boxes, grown
+from .boxes import EDGE_PX, SLACK_PX, Boxes, grown, widened
 from .nms import area, intersection, overlapping_pairs
 
 #: Two long pieces at facing edges: intersection over the smaller area.
@@ -73,9 +73,10 @@ def _facing_along(boxes: Boxes, a: np.ndarray, b: np.ndarray, axis: int) -> np.n
 def _same(boxes: Boxes, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return intersection over the smaller area where one cut box lies in another, else 0."""
     a, b = boxes.xyxy[first], boxes.xyxy[second]
-    small_a = (area(a) <= area(b))[:, None]
-    small, large = np.where(small_a, a, b), np.where(small_a, b, a)
-    ios = intersection(small, large + SLACK_PX * np.array([-1, -1, 1, 1])) / area(small)
+    small_a = area(a) <= area(b)
+    small, large = np.where(small_a, first, second), np.where(small_a, second, first)
+    inner = boxes.xyxy[small]
+    ios = intersection(inner, widened(boxes, large, small)) / area(inner)
     return np.where(ios >= SAME_IOS, ios, 0)
 
 

@@ -8,7 +8,7 @@ Every object is reported once, whole, wherever the seams run:
    high its score;
 4. cut boxes that are left belong to objects longer than the overlap: their pieces are joined
    (:mod:`engine.joining`);
-5. a last NMS with the order whole, joined, still cut.
+5. a last NMS with the order whole, joined and complete, still cut.
 
 Groups of touching boxes are finished as soon as no later tile can reach them, so memory follows
 one row of tiles, not the scene.
@@ -20,7 +20,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from .boxes import SLACK_PX, Boxes, concat, grown
+from .boxes import SLACK_PX, Boxes, concat, grown, widened
 from .joining import join
 from .nms import area, greedy, intersection, iou, overlapping_pairs, ranking
 
@@ -117,9 +117,8 @@ def _covered(cut: Boxes, whole: Boxes, threshold: float) -> np.ndarray:
 
 def _suppresses(boxes: Boxes, better: np.ndarray, worse: np.ndarray, threshold: float) -> np.ndarray:
     """Return bool per pair: the better box leaves no room for the cut, worse one."""
-    a, b = boxes.xyxy[better], boxes.xyxy[worse]
-    widened = a + SLACK_PX * np.array([-1, -1, 1, 1])
-    inside = intersection(widened, b) >= COVERED * area(b)
+    b = boxes.xyxy[worse]
+    inside = intersection(widened(boxes, better, worse), b) >= COVERED * area(b)
     return (inside & _two_tiles(boxes, better, worse)) | _doubles(boxes, better, worse, threshold)
 
 
@@ -134,6 +133,6 @@ def _choose(boxes: Boxes, group: np.ndarray, rank: np.ndarray, threshold: float)
     better = np.where(place[first] < place[second], first, second)
     worse = first + second - better
     kills = _doubles(boxes, first, second, threshold)
-    weak = rank[worse] > 0
+    weak = rank[worse] > 1
     kills[weak] |= _suppresses(boxes, better[weak], worse[weak], threshold)
     return boxes.take(greedy(order, first, second, kills))

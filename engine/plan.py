@@ -71,7 +71,7 @@ def make_plan(scene: Scene, task: Task, params: Mapping[str, Any], region: Regio
         # automatic never asks for more than half a tile: beyond that no pixel is new
         overlap = max(2 * task.margin, min(int(task.overlap(tile)), tile // 2))
     grid = plan_grid(scene.height, scene.width, tile, overlap, task.multiple, task.margin)
-    return Plan(grid, overlap, None if region is None else tuple(region.tiles(grid, overlap)))
+    return Plan(grid, overlap, None if region is None else tuple(region.tiles(grid)))
 
 
 def check_size(scene: Scene, region: Region | None) -> None:

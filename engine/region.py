@@ -14,6 +14,7 @@ import shapely
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
+from .boxes import SLACK_PX
 from .errors import EngineError
 from .events import Track
 from .georef import Georef
@@ -32,18 +33,21 @@ class Region:
     shape: shapely.Geometry
     rect: Rect
 
-    def tiles(self, grid: Grid, overlap: int) -> list[Tile]:
-        """Return the tiles that an object centred in the region can show up in.
+    def tiles(self, grid: Grid) -> list[Tile]:
+        """Return the tiles that touch the region, or nearly do, in reading order.
 
-        An object longer than the overlap is joined from pieces, and a piece may lie in a tile that
-        only comes near the region; without it the result would differ from the full run's.
+        An object up to twice as long as the overlap lies, whole or in two pieces, in the tiles
+        that hold its centre; so these tiles alone give what the full run gives in the region. The
+        few pixels around it are the jitter between two tiles, which may put one centre inside and
+        the other outside.
         """
-        left, top, right, bottom = shapely.bounds(self.shape)
-        near = grid.touching(left - overlap, top - overlap, right + overlap, bottom + overlap)
+        left, top, right, bottom = shapely.bounds(self.shape) + 2 * SLACK_PX * np.array([-1, -1, 1, 1])
+        near = grid.touching(left, top, right, bottom)
         windows = np.array([[t.col, t.row, t.col + t.width, t.row + t.height] for t in near])
         if not len(windows):
             return []
-        hit = shapely.intersects(shapely.box(*(windows + overlap * np.array([-1, -1, 1, 1])).T), self.shape)
+        windows += np.array([-1, -1, 1, 1]) * int(2 * SLACK_PX)
+        hit = shapely.intersects(shapely.box(*windows.T), self.shape)
         return [tile for tile, wanted in zip(near, hit, strict=True) if wanted]
 
     def holds(self, points: np.ndarray) -> np.ndarray:

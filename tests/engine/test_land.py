@@ -102,6 +102,13 @@ def test_feature_land_elsewhere_warns(files, tmp_path):
     assert any("no land on this scene" in text for text in outcome.warnings)
 
 
+def test_feature_empty_mask_is_no_land(files, tmp_path):
+    land = write_land(tmp_path / "land.gpkg", [])
+    outcome, found = run(files["north_up"], tmp_path, land=land, land_buffer=100)
+    assert len(found["id"]) == len(SHIPS)
+    assert any("no land on this scene" in text for text in outcome.warnings)
+
+
 def test_feature_no_crs(files, tmp_path):
     land = write_land(tmp_path / "land.gpkg", [COAST], "no_crs")
     _, found = run(files["no_crs"], tmp_path, land=land)

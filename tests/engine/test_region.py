@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import shapely
 from kestrel.engine.errors import EngineError
-from kestrel.tests.support import rasters
+from kestrel.tests.support import rasters, toys
 from kestrel.tests.support.jobs import run
 from pyproj import Transformer
 
@@ -80,7 +80,7 @@ def test_feature_extent_and_aoi_meet(files, tmp_path):
 
 
 def test_oracle_region_run_equals_that_part_of_the_full_run(tmp_path):
-    # long ships too: they are joined from pieces, some of which lie in tiles beside the region
+    # ships up to twice the overlap: many are joined from pieces
     rng = np.random.default_rng(4)
     ships = [(20, y, 20 + int(rng.integers(5, 75)), y + 5) for y in range(8, 500, 12)]
     path = rasters.write(tmp_path / "a.tif", rasters.sea(512, 160, ships))
@@ -90,6 +90,25 @@ def test_oracle_region_run_equals_that_part_of_the_full_run(tmp_path):
         _, part = run(path, tmp_path, tile=64, overlap=40, aoi_wkt=area("north_up", box).wkt)
         inside = (full["x_px"] >= x) & (full["x_px"] <= x + 30) & (full["y_px"] > 100) & (full["y_px"] < 400)
         assert sorted(p.wkt for p in part["polygon"]) == sorted(p.wkt for p in full["polygon"][inside])
+
+
+@pytest.mark.parametrize(
+    ("box", "tiles"),
+    [((9, 9, 30, 30), [0]), ((9, 9, 39, 30), [0]), ((9, 9, 45, 30), [0, 1]), ((125, 125, 130, 130), [12])],
+)  # fmt: skip
+def test_feature_only_tiles_that_touch_the_region_run(files, tmp_path, box, tiles):
+    # 64 pixels with 16 overlap: starts 0, 48, 96, 144, 192
+    seen = []
+
+    def build(*_):
+        def prepare(batch):
+            seen.extend(batch.rows // 48 * 5 + batch.cols // 48)
+            return batch.images["image"][:, 0]
+
+        return toys.toy_task(prepare=prepare)
+
+    run(files["north_up"], tmp_path, builder=build, aoi_wkt=area("north_up", box).wkt)
+    assert seen == tiles
 
 
 def test_fault_17_bow_tie_and_holes(files, tmp_path):

@@ -110,8 +110,8 @@ def test_feature_object_over_four_tiles_at_a_corner():
 
 
 def test_feature_parallel_ships_across_a_seam_stay_apart():
-    # moored side by side, boxes touching, both longer than the overlap and cut by the same seam
-    objects = np.array([[20, 20, 110, 30], [25, 30, 105, 40], [22, 40, 108, 52]])
+    # moored side by side: boxes overlap, both longer than the overlap and cut by the same seam
+    objects = np.array([[20, 10, 110, 30], [25, 20, 105, 40], [22, 40, 108, 52]])
     found = run(np.random.default_rng(2), objects, 80, 160, 80, 16, 0.0)
     assert_each_once(found, objects, 0.0)
 
