@@ -23,12 +23,12 @@ from .job import Job
 from .land import Land, read_land
 from .merging import Merger
 from .pipeline import read_ahead
-from .plan import Plan, check_size, log_estimate, make_plan, number
+from .plan import Plan, log_estimate, make_plan, number
 from .quicklook import Quicklook
 from .region import Region
-from .scaling import resolve
+from .scaling import Scaling, resolve
 from .scene import Scene
-from .statistics import scene_statistics
+from .statistics import Statistics, scene_statistics
 from .tiles import Loaded, Loader
 
 #: Share of the progress bar before the first tile and after the last.
@@ -84,7 +84,6 @@ def run_boxes(
     job: Job, scene: Scene, region: Region | None, task: Task, device: str, track: Track, threads: bool
 ) -> dict[str, Any]:
     """Detect, merge, measure and write; return the figures of CONTRACTS.md, section 5."""
-    check_size(scene, region)
     limits = Limits.read(job.params, scene)
     plan = make_plan(scene, task, job.params, region)
     batch = int(number(job.params, "batch", 0, 0, 4096))
@@ -95,6 +94,7 @@ def run_boxes(
         scaling = resolve(task.inputs[0].scale, statistics)
     fill = _fill(task, float(scaling.apply(np.array([statistics.median]))[0]))
     track.info(f"Scaling: {scaling.mode}, {scaling.low} to {scaling.high}, from {scaling.source}.")
+    _warn_of_saturation(scaling, statistics, track)
 
     forward = Forward(task, plan.grid, land, device, batch, track)
     log_estimate(plan, scene, forward.size, track)
@@ -143,6 +143,17 @@ def run_boxes(
         with track.stage("report", 0.97):
             write_report(Path(job.outputs["report"]), figures, features, boxes, quicklook, track.warnings)
     return figures
+
+
+def _warn_of_saturation(scaling: Scaling, statistics: Statistics, track: Track) -> None:
+    """Warn when the given limits leave nothing to see: amplitudes in a dB range, for example."""
+    ends = np.array([statistics.percentile(percent) for percent in (1.0, 99.5)])
+    low, high = scaling.apply(ends)
+    if scaling.mode in ("db", "linear") and low == high:
+        track.warn(
+            f"SCALE_MODE {scaling.mode} from {scaling.low:g} to {scaling.high:g} dB makes nearly all pixels "
+            f"equal: values run from {ends[0]:.4g} to {ends[1]:.4g}. Choose other limits or another mode."
+        )
 
 
 def _land(job: Job, scene: Scene, track: Track) -> Land | None:

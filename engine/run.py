@@ -15,6 +15,7 @@ from .device import is_out_of_memory, resolve_device
 from .errors import EngineError
 from .events import Events, Track
 from .job import Job
+from .plan import check_size
 from .region import read_region
 from .scene import Scene, open_scene
 from .stack import prove_stack
@@ -71,6 +72,7 @@ def _predict(job: Job, track: Track, builder: Builder | None, threads: bool) -> 
         for note in scene.notes:
             track.warn(note)
         region = read_region(scene, job.extent, job.aoi_wkt, job.crs_wkt, track)
+        check_size(scene, region)
     with track.stage("model", 0.01):
         task, device = _build(job, scene, builder)
         runner, output = RUNNERS.get(task.kind, (None, ""))

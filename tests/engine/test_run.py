@@ -387,3 +387,10 @@ def test_feature_scale_wish_of_the_task_is_used(tmp_path):
     assert np.allclose(seen[0][0, 0, :320, :300], IMAGE / 255, atol=1e-5)
     assert outcome.figures["scaling"]["mode"] == "db"
     assert outcome.figures["scaling"]["source"] == "parameters"
+
+
+def test_feature_limits_that_leave_nothing_to_see_warn(scene, tmp_path):
+    outcome, _ = run(scene, tmp_path, scale_mode="db")
+    assert any("SCALE_MODE db from -25 to 5 dB makes nearly all pixels equal" in w for w in outcome.warnings)
+    outcome, _ = run(scene, tmp_path, scale_mode="db", scale_min=0.0, scale_max=255.0)
+    assert outcome.warnings == []
