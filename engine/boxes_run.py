@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 
 from ..models.task import Task
 from . import provenance
-from .attributes import Attributes, measure
 from .boxes import Boxes, from_tile
 from .errors import EngineError, ReadError
 from .events import Track
@@ -28,46 +27,12 @@ from .quicklook import Quicklook
 from .region import Region
 from .scaling import Scaling, resolve
 from .scene import Scene
+from .selection import Limits, select
 from .statistics import Statistics, scene_statistics
 from .tiles import Loaded, Loader
 
 #: Share of the progress bar before the first tile and after the last.
 TILES_FROM, TILES_TO = 0.08, 0.95
-
-NMS_IOU = 0.45
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The engine's own thresholds on boxes."""
-
-    confidence: float
-    nms_iou: float
-    min_length: float
-    max_length: float
-
-    @classmethod
-    def read(cls, params: dict[str, Any], scene: Scene) -> Limits:
-        """Check the parameters; metres need a place on Earth."""
-        limits = cls(
-            confidence=number(params, "confidence", 0.0, 0, 1),
-            nms_iou=number(params, "nms_iou", NMS_IOU, 0.01, 1),
-            min_length=number(params, "min_length", 0.0, 0, 1e6),
-            max_length=number(params, "max_length", 0.0, 0, 1e6),
-        )
-        if 0 < limits.max_length < limits.min_length:
-            raise EngineError(
-                "parameter",
-                f"MIN_LENGTH {limits.min_length:g} is larger than MAX_LENGTH {limits.max_length:g}.",
-                "Exchange them, or set one to 0 (off).",
-            )
-        if (limits.min_length or limits.max_length) and not scene.georef.earth:
-            raise EngineError(
-                "parameter",
-                f"MIN_LENGTH and MAX_LENGTH are in metres, but {scene.path.name} has no CRS to measure them.",
-                "Set both to 0, or assign a CRS.",
-            )
-        return limits
 
 
 @dataclass
@@ -104,7 +69,7 @@ def run_boxes(
     with track.stage("tiles", TILES_FROM):
         boxes = _detect(scene, plan, loader, forward, limits, counts, quicklook, track, threads)
     with track.stage("writing", TILES_TO):
-        boxes, place, dropped = _select(boxes, scene, region, land, limits)
+        boxes, place, dropped = select(boxes, scene, region, land, limits)
         model = provenance.model(task, job.model)
         features = box_features(boxes, place, task.outputs, model["id"])
         scene.check_unchanged()
@@ -182,7 +147,7 @@ def _detect(
     grid, row = plan.grid, 0
     clock = _Clock(len(plan), track)
     reading = read_ahead(scene.reader, loader.load, plan.tiles(), track.cancel, threads, plan.ahead)
-    with telling_how_far(clock.share, scene):
+    with telling_how_far(clock.share, scene), closing(reading):
         for batch in _batches(reading, forward):
             filled = [item for item in batch if item.image is not None]
             answers = iter(forward.run(filled))
@@ -276,28 +241,3 @@ def telling_how_far(share: Callable[[], float], scene: Scene) -> Iterator[None]:
         scene.check_unchanged()
         message = f"{error.message.rstrip('.')} ({100 * share():.0f} % of the tiles were done)."
         raise EngineError(error.code, message, error.hint) from None
-
-
-def _select(
-    boxes: Boxes, scene: Scene, region: Region | None, land: Land | None, limits: Limits
-) -> tuple[Boxes, Attributes, dict[str, int]]:
-    """Drop boxes centred outside the region or on land, and those of unwanted length."""
-    dropped = {}
-    for name, area in (("outside", region), ("on_land", land)):
-        if area is None:
-            continue
-        centre = (boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2
-        inside = area.holds(centre)
-        keep = inside if name == "outside" else ~inside
-        dropped[name] = int(np.count_nonzero(~keep))
-        boxes = boxes.take(keep)
-    place = measure(boxes.xyxy, scene.georef)
-    keep = np.isfinite(place.rings).all(axis=(1, 2))  # an RPC model may have no answer far outside
-    dropped["without_place"] = int(np.count_nonzero(~keep))
-    if limits.min_length or limits.max_length:
-        wanted = place.long_m >= limits.min_length
-        if limits.max_length:
-            wanted &= place.long_m <= limits.max_length
-        dropped["length"] = int(np.count_nonzero(keep & ~wanted))
-        keep &= wanted
-    return boxes.take(keep), place.take(keep), dropped

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
@@ -29,7 +29,7 @@ def read_ahead(
     cancel: threading.Event,
     threads: bool = True,
     depth: int = DEPTH,
-) -> Iterator[Out]:
+) -> Generator[Out, None, None]:
     """Yield ``load(reader, item)`` for every item, in order.
 
     ``open_reader`` gives the thread a handle of its own; ``depth`` items wait at most. With

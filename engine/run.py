@@ -91,7 +91,7 @@ def _build(job: Job, scene: Scene, builder: Builder | None) -> tuple[Task, str]:
     if builder is None:
         builder = registry.builder(job.model)
         device = resolve_device(job.device, weights=bool(registry.entry(job.model).weights))
-    else:
+    else:  # what a builder of the caller's own needs is unknown: torch is asked only where it must be
         device = resolve_device(job.device, weights=job.device not in ("auto", "cpu"))
     pixel_m = scene.georef.pixel_m(scene.width / 2, scene.height / 2)
     info = SceneInfo(scene.width, scene.height, str(scene.dtype), pixel_m)

@@ -336,8 +336,10 @@ def test_exception_other_runtime_errors_are_not_memory(scene, tmp_path):
 
         return toys.toy_task(predict=predict)
 
-    with pytest.raises(RuntimeError, match="shape mismatch"):
+    with pytest.raises(RuntimeError, match="shape mismatch") as caught:
         run(scene, tmp_path, builder=build)
+    assert caught.tb  # which would keep the reader alive, if only garbage collection ended it
+    assert not [t for t in threading.enumerate() if t.name == "kestrel-read-ahead"]
 
 
 def test_feature_figures_are_complete_and_plain(scene, tmp_path):
