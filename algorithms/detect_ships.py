@@ -7,6 +7,7 @@ from typing import Any
 from qgis.core import QgsProcessingContext
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
+from ..plugin import settings
 from ..plugin.texts import tr
 from ..plugin.weight_files import shipped, weights_problem
 from .box_texts import SHARED_TEXTS
@@ -19,8 +20,6 @@ TILE = "TILE"
 OVERLAP = "OVERLAP"
 BATCH = "BATCH"
 DEVICE = "DEVICE"
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 #: The network halves the image six times, so a tile must be a multiple of 2 to the 6.
 STRIDE = 64
@@ -83,7 +82,10 @@ class DetectShips(BoxAlgorithm):
         ),
         DEVICE: (
             QT_TRANSLATE_NOOP("Kestrel", "Device"),
-            QT_TRANSLATE_NOOP("Kestrel", "auto takes a GPU that works, else the CPU."),
+            QT_TRANSLATE_NOOP(
+                "Kestrel",
+                "auto takes what the QGIS setting kestrel/device names, else a GPU that works, else the CPU.",
+            ),
         ),
     }
 
@@ -121,13 +123,13 @@ class DetectShips(BoxAlgorithm):
         """Add the parameters in the order of the dialog."""
         self.add_inputs()
         self.add_weights(WEIGHTS)
-        self.add_number(CONFIDENCE, 0.25, 0.0, 1.0)
-        self.add_number(NMS_IOU, 0.45, 0.0, 1.0, advanced=True)
+        self.add_number(CONFIDENCE, 0.25, 0.0, 1.0, decimals=3)
+        self.add_number(NMS_IOU, 0.45, 0.0, 1.0, decimals=3, advanced=True)
         self.add_number(TILE, 640, STRIDE, LARGEST_TILE, advanced=True)
         self.add_number(OVERLAP, 0, 0, advanced=True)
         self.add_lengths()
         self.add_number(BATCH, 0, 0, advanced=True)
-        self.add_choice(DEVICE, DEVICES, "auto", advanced=True)
+        self.add_choice(DEVICE, settings.DEVICES, "auto", advanced=True)
         self.add_outputs()
 
     def own_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
@@ -168,8 +170,9 @@ class DetectShips(BoxAlgorithm):
         return params
 
     def device(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
-        """Return the device as chosen."""
-        return self.parameterAsString(parameters, DEVICE, context)
+        """Return the device as chosen; ``auto`` is what the setting kestrel/device says."""
+        chosen = self.parameterAsString(parameters, DEVICE, context)
+        return settings.device() if chosen == "auto" else chosen
 
 
 def _what() -> list[str]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from qgis.core import QgsSettings
 
 PYTHON = "kestrel/python"
+DEVICE = "kestrel/device"
 WARM_MINUTES = "kestrel/warm_minutes"
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 #: Long enough to try a few thresholds, short enough that half a gigabyte does not sit there all day.
 DEFAULT_WARM_MINUTES = 10.0
@@ -14,6 +17,12 @@ DEFAULT_WARM_MINUTES = 10.0
 def python() -> str:
     """Return the interpreter the user chose, or an empty string."""
     return str(QgsSettings().value(PYTHON, "") or "").strip()
+
+
+def device() -> str:
+    """Return what ``auto`` means on this machine: ``auto`` (the worker decides) unless the user chose."""
+    chosen = str(QgsSettings().value(DEVICE, "auto") or "auto").strip().lower()
+    return chosen if chosen in DEVICES else "auto"
 
 
 def warm_minutes() -> float:

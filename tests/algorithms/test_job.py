@@ -236,3 +236,20 @@ def test_crs_set_in_qgis_only_warns(stub, tmp_path):
     layer.setCrs(QgsCoordinateReferenceSystem("EPSG:32630"))
     QgsProject.instance().addMapLayer(layer)
     assert "The CRS EPSG:32630 is set in QGIS but not stored in the file" in run(layer)
+
+
+def test_device_auto_is_what_the_setting_says(stub, scene, out, weights):
+    from qgis.core import QgsSettings
+
+    asked = {"INPUT": scene, "WEIGHTS": weights, "OUTPUT": str(out / "a.gpkg")}
+    try:
+        for setting, typed, sent in (
+            ("cuda", "auto", "cuda"),
+            ("cuda", "cpu", "cpu"),
+            ("abacus", "auto", "auto"),
+        ):
+            QgsSettings().setValue("kestrel/device", setting)
+            processing.run("kestrel:detectships", {**asked, "DEVICE": typed})
+            assert stub.jobs[-1].device == sent
+    finally:
+        QgsSettings().remove("kestrel/device")
