@@ -67,17 +67,17 @@ class BoxChecks(KestrelAlgorithm):
         self.add_raster(INPUT)
         self.add_band(BAND, INPUT)
         self.add_choice(SCALE_MODE, SCALE_MODES, "auto")
-        self.add_number(SCALE_MIN, -25.0, advanced=True)
-        self.add_number(SCALE_MAX, 5.0, advanced=True)
+        self.add_number(SCALE_MIN, -25.0, decimals=2, advanced=True)
+        self.add_number(SCALE_MAX, 5.0, decimals=2, advanced=True)
         self.add_extent(EXTENT)
         self.add_polygons(AOI)
         self.add_polygons(LAND_MASK)
-        self.add_number(LAND_BUFFER, 0.0, 0.0)
+        self.add_number(LAND_BUFFER, 0.0, 0.0, decimals=1)
 
     def add_lengths(self) -> None:
         """Add the size filter."""
-        self.add_number(MIN_LENGTH, 0.0, 0.0)
-        self.add_number(MAX_LENGTH, 0.0, 0.0)
+        self.add_number(MIN_LENGTH, 0.0, 0.0, decimals=1)
+        self.add_number(MAX_LENGTH, 0.0, 0.0, decimals=1)
 
     def add_outputs(self) -> None:
         """Add the polygons, the report and the count."""

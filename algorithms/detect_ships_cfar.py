@@ -60,7 +60,7 @@ class DetectShipsCfar(BoxAlgorithm):
             QT_TRANSLATE_NOOP(
                 "Kestrel",
                 "Side of the square around a pixel that is left out of the background, so that a ship does "
-                "not hide itself: longer than the longest ship.",
+                "not hide itself: longer than the ships that are looked for.",
             ),
         ),
         BACKGROUND: (
@@ -124,8 +124,8 @@ class DetectShipsCfar(BoxAlgorithm):
         """Add the parameters in the order of the dialog."""
         self.add_inputs()
         self.add_number(PFA, 1e-6, 1e-15, 0.1, decimals=15)
-        self.add_number(GUARD, 300.0, 1.0)
-        self.add_number(BACKGROUND, 600.0, 1.0)
+        self.add_number(GUARD, 300.0, 1.0, decimals=1)
+        self.add_number(BACKGROUND, 600.0, 1.0, decimals=1)
         self.add_lengths()
         self.add_outputs()
 
