@@ -5,7 +5,7 @@ entry point QGIS looks for and nothing else, so that importing the package outsi
 """
 
 
-def classFactory(iface):  # type: ignore[no-untyped-def]  # noqa: N802 - the name is QGIS's
+def classFactory(iface):  # type: ignore[no-untyped-def]
     """Return the plugin object for QGIS; ``iface`` is None under qgis_process."""
     from .plugin.kestrel_plugin import KestrelPlugin
 

@@ -24,7 +24,10 @@ LIMIT_BYTES = 300_000
 SHOT = """
 import os
 from qgis.PyQt.QtCore import QTimer
-from qgis.core import QgsApplication, QgsRasterLayer, QgsVectorLayer, QgsProject
+from qgis.core import (
+    QgsApplication, QgsContrastEnhancement, QgsProject, QgsRasterLayer, QgsRasterMinMaxOrigin, QgsRectangle,
+    QgsVectorLayer,
+)
 from qgis.utils import iface
 
 demo, out = {demo!r}, {out!r}
@@ -35,11 +38,13 @@ def load():
     window.resize(1500, 950)
     scene = QgsRasterLayer(os.path.join(demo, "scene.tif"), "simulated SAR scene")
     ships = QgsVectorLayer(os.path.join(demo, "ships.gpkg"), "ships")
-    QgsProject.instance().addMapLayers([scene, ships])
+    scene.setContrastEnhancement(
+        QgsContrastEnhancement.StretchToMinimumMaximum, QgsRasterMinMaxOrigin.CumulativeCut
+    )
+    QgsProject.instance().addMapLayers([ships, scene])
     iface.setActiveLayer(ships)
-    box = ships.extent()
-    box.scale(1.05)
-    iface.mapCanvas().setExtent(box if {zoom} is None else {zoom})
+    # QGIS zooms to the first layers by itself, a moment later
+    QTimer.singleShot(2000, lambda: zoom(ships))
     for dock in window.findChildren(__import__("qgis.PyQt.QtWidgets", fromlist=["QDockWidget"]).QDockWidget):
         name = dock.objectName()
         if "Processing" in name or "Toolbox" in name:
@@ -49,8 +54,16 @@ def load():
                 break
         elif name not in ("Layers",):
             dock.hide()
-    iface.mapCanvas().refresh()
     QTimer.singleShot(6000, grab)
+
+def zoom(ships):
+    # the largest ship and what lies within 3 km of it
+    largest = max(ships.getFeatures(), key=lambda feature: feature.geometry().area())
+    middle = largest.geometry().centroid().asPoint()
+    iface.mapCanvas().setExtent(
+        QgsRectangle(middle.x() - 3000, middle.y() - 3000, middle.x() + 3000, middle.y() + 3000)
+    )
+    iface.mapCanvas().refresh()
 
 def grab():
     iface.mainWindow().grab().save(os.path.join(out, "qgis.png"))
@@ -58,6 +71,7 @@ def grab():
     algorithm = QgsApplication.processingRegistry().createAlgorithmById("kestrel:detectships")
     dialog = AlgorithmDialog(algorithm, False, iface.mainWindow())
     dialog.resize(1050, 760)
+    dialog.setParameters(dict(INPUT=QgsProject.instance().mapLayersByName("simulated SAR scene")[0].id()))
     dialog.show()
     QTimer.singleShot(3000, lambda: (dialog.grab().save(os.path.join(out, "dialog.png")), os._exit(0)))
 
@@ -70,7 +84,9 @@ def store(source: Path, target: Path) -> None:
     with Image.open(source) as image:
         flat = image.convert("RGB")
         if target.suffix == ".png":
-            flat.quantize(128).save(target, optimize=True)
+            flat.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                target, optimize=True
+            )
         for quality in (90, 80, 70, 60, 50):
             if target.suffix == ".jpg":
                 flat.save(target, quality=quality, optimize=True)
@@ -86,7 +102,7 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "shot.py"
-        script.write_text(SHOT.format(demo=str(DEMO), out=folder, zoom="None"), encoding="utf-8")
+        script.write_text(SHOT.format(demo=str(DEMO), out=folder), encoding="utf-8")
         environment = {
             **os.environ,
             "QGIS_CUSTOM_CONFIG_PATH": str(ROOT / ".kestrel" / "qgis"),
