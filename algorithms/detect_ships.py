@@ -9,7 +9,7 @@ from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
 from ..plugin import settings
 from ..plugin.texts import tr
-from ..plugin.weight_files import shipped, weights_problem
+from ..plugin.weight_files import for_worker, shipped, weights_problem
 from .box_texts import SHARED_TEXTS
 from .boxes import BoxAlgorithm
 
@@ -159,7 +159,7 @@ class DetectShips(BoxAlgorithm):
     def own_params(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
         """Return the network's params; 0 = automatic is left out."""
         params: dict[str, Any] = {
-            "weights": self.parameterAsString(parameters, WEIGHTS, context).strip(),
+            "weights": for_worker(self.parameterAsString(parameters, WEIGHTS, context)),
             "confidence": self.number(parameters, CONFIDENCE, context),
             "nms_iou": self.number(parameters, NMS_IOU, context),
             "tile": self.parameterAsInt(parameters, TILE, context),

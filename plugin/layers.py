@@ -195,7 +195,8 @@ class RasterSource:
         """Keep the path, or a copy of the provider that may move to another thread."""
         self._provider: QgsRasterDataProvider | None = None
         self._gdal_source = gdal_source(layer) if layer.providerType() == "gdal" else ""
-        self.path = self._gdal_source if os.path.isfile(self._gdal_source) else ""
+        # the worker runs in a folder of its own, so a path from a command line must not depend on ours
+        self.path = os.path.abspath(self._gdal_source) if os.path.isfile(self._gdal_source) else ""
         if not self.path and not self._gdal_source:
             provider = layer.dataProvider()
             if not provider.capabilities() & QgsRasterInterface.Capability.Size:

@@ -57,6 +57,14 @@ def weights_problem(typed: str, default: str, label: str) -> str | None:
     return _file_problem(typed, entries, label)
 
 
+def for_worker(typed: str) -> str:
+    """Return WEIGHTS for the worker, whose folder is another one: names stay, paths become whole."""
+    typed = typed.strip()
+    if not typed.lower().endswith(SUFFIX) or typed in shipped():
+        return typed
+    return os.path.abspath(os.path.expanduser(typed))
+
+
 def _installed(entry: dict[str, Any]) -> bool:
     name = os.path.basename(str(entry.get("file", "")))
     return bool(name) and any((folder / name).is_file() for folder in (FOLDER, paths.home() / "weights"))

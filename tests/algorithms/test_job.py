@@ -68,6 +68,14 @@ def test_network_job_leaves_automatic_values_out(stub, scene, weights):
     assert second.params["weights"] == weights
 
 
+def test_relative_paths_reach_the_worker_whole(stub, scene, weights, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(weights))
+    run(os.path.relpath(scene), SHIPS, WEIGHTS=os.path.basename(weights))
+    [job] = stub.jobs
+    assert job.inputs["image"]["path"] == scene
+    assert job.params["weights"] == weights
+
+
 def test_extent_keeps_its_own_crs(stub, scene):
     run(scene, EXTENT="-3.1,-3.0,40.5,40.6 [EPSG:4326]")
     [job] = stub.jobs
