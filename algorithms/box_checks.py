@@ -242,8 +242,10 @@ class BoxChecks(KestrelAlgorithm):
         report = self.report_path(parameters, context)
         if problem or not report:
             return problem
-        outputs = {OUTPUT: destination.path} if destination.on_disk else {}
-        return file_problem(report, REPORT, {**inputs, **outputs})
+        outputs = destination.family() if destination.on_disk else []
+        # each of them: the sidecar, or what belongs to a shapefile, is written after the report
+        problems = (file_problem(report, REPORT, {**inputs, OUTPUT: path}) for path in outputs)
+        return next(filter(None, problems), None) or file_problem(report, REPORT, inputs)
 
     def _input_files(
         self, layer: QgsRasterLayer, parameters: dict[str, Any], context: QgsProcessingContext

@@ -145,14 +145,13 @@ class BoxAlgorithm(BoxChecks):
                 store_style(self._destination, written, STYLE)
                 if self._destination.on_disk:
                     sidecar.write_sidecar(self._destination.sidecar, content)
-                if self._report:
-                    sidecar.copy_file(result["outputs"]["report"], self._report)
             except (OSError, RuntimeError) as error:
-                raise SinkError(
-                    tr("{path} could not be written ({reason}).").format(
-                        path=self._destination.path or self._report, reason=error
-                    )
-                ) from error
+                raise SinkError(_unwritten(OUTPUT, self._destination.path, error)) from error
+            if self._report:
+                try:
+                    sidecar.copy_file(result["outputs"]["report"], self._report)
+                except OSError as error:
+                    raise SinkError(_unwritten(REPORT, self._report, error)) from error
             guard.commit()
         feedback.pushInfo(tr("{count} ship(s) found.").format(count=len(boxes)))
         if self._destination.on_disk:
@@ -289,3 +288,10 @@ class BoxAlgorithm(BoxChecks):
                 ).format(crs=layer.crs().authid()),
                 feedback,
             )
+
+
+def _unwritten(label: str, path: str, error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return tr("{label}: {path} could not be written ({reason}); nothing was changed.").format(
+        label=label, path=path, reason=reason
+    )

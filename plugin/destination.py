@@ -30,6 +30,9 @@ _SIBLINGS = {
     ".gml": (".xsd", ".gfs"),
 }
 
+#: Formats that QGIS offers and that take no fields or no polygons, or cannot be read back (observed).
+_POOR_DRIVERS = frozenset({"DGN", "DXF", "GPX", "Interlis 1", "Interlis 2", "PGDUMP", "S57"})
+
 #: What is put around an output's name at most: the sidecar's part file.
 _LONGEST_ADDITION = len("." + ".kestrel.json" + ".12345678.part")
 _NAME_LIMIT = 255  # bytes, on every file system we know of
@@ -91,10 +94,15 @@ def parse_destination(text: str) -> Destination:
         return Destination("table", text, path, uri.table() or os.path.basename(path).split(".")[0])
     if split and not os.path.isabs(text):
         return Destination("database", text)
-    path = os.path.realpath(text)
-    if not os.path.splitext(path)[1]:
-        path += ".gpkg"  # QGIS does the same
-    return Destination("file", text, path)
+    if not _suffix(text) and not os.path.isdir(text):
+        # QGIS does the same, and before it follows a link; "folder.gpkg" for a folder helps nobody
+        text += ".gpkg"
+    return Destination("file", text, os.path.realpath(text))
+
+
+def _suffix(path: str) -> str:
+    """Return a path's ending without the dot as QGIS sees it, which is one for ``.gpkg`` as well."""
+    return os.path.basename(path).rpartition(".")[2] if "." in os.path.basename(path) else ""
 
 
 def destination_problem(
@@ -177,13 +185,28 @@ def _format_problem(destination: Destination, label: str) -> str | None:
         known = suffix in SQLITE_SUFFIXES
         wanted = ".gpkg, .sqlite"
     else:
-        known = bool(QgsVectorFileWriter.driverForExtension(suffix.lstrip(".")))
+        known = _is_format(_suffix(destination.path).lower(), _suffix(destination.text).lower())
         wanted = ".gpkg, .geojson, .shp, .fgb"
     if known:
         return None
     return tr("{label}: {name} has an ending that no vector format here has; use one of {wanted}.").format(
         label=label, name=destination.name, wanted=wanted
     )
+
+
+def _is_format(real: str, typed: str) -> bool:
+    """Whether QGIS writes whole features to a file with the ending ``typed``, and under that very name.
+
+    ``real``: the ending behind a link, which GDAL never sees but whoever opens that file does.
+    """
+    driver = QgsVectorFileWriter.driverForExtension(typed)
+    if not driver or driver in _POOR_DRIVERS or real != typed:
+        return False
+    facts = QgsVectorFileWriter.MetaData()
+    if not QgsVectorFileWriter.driverMetadata(driver, facts) or not facts.ext:
+        return True
+    # to any other ending QGIS adds the driver's first: ships.json becomes ships.json.geojson (3.22)
+    return typed in facts.ext.split()
 
 
 def _conflict(

@@ -194,6 +194,19 @@ def unknown_ending(scene, out):
     return str(out / "ships.tiff")
 
 
+def ending_that_qgis_adds_to(scene, out):
+    # Geoconcept: QGIS would write ships.txt.gxt, unguarded
+    return str(out / "ships.txt")
+
+
+def format_without_fields(scene, out):
+    return str(out / "ships.dxf")
+
+
+def folder_without_an_ending(scene, out):
+    return str(out)
+
+
 def table_in_geojson(scene, out):
     return f"ogr:dbname='{out}/ships.geojson' table=\"ships\" (geom)"
 
@@ -206,6 +219,9 @@ OUTPUTS = {
     long_name: r"OUTPUT: the file name n+\.\.\. is too long \(245 characters\)",
     long_unicode_name: "OUTPUT: the file name ü+... is too long",
     unknown_ending: r"OUTPUT: .*ships\.tiff",
+    ending_that_qgis_adds_to: r"OUTPUT: ships\.txt has an ending",
+    format_without_fields: r"OUTPUT: ships\.dxf has an ending",
+    folder_without_an_ending: r"OUTPUT: .*out is a folder",
     table_in_geojson: r"OUTPUT: ships\.geojson has an ending",
 }
 
@@ -247,6 +263,7 @@ def test_output_in_the_file_of_a_polygon_input_is_refused(stub, scene, out, name
     [
         ("none/r.html", "REPORT: the folder"),
         ("ships.gpkg", "REPORT is the same file as OUTPUT"),
+        ("ships.gpkg.kestrel.json", "REPORT is the same file as OUTPUT"),
         ("../in/scene.tif", "REPORT is the same file as INPUT"),
     ],
 )
@@ -254,6 +271,13 @@ def test_bad_report_is_refused(stub, scene, out, report, words):
     with pytest.raises(QgsProcessingException, match=words):
         processing.run(CFAR, {"INPUT": scene, "OUTPUT": str(out / "ships.gpkg"), "REPORT": str(out / report)})
     assert stub.jobs == []
+    assert os.listdir(out) == []
+
+
+def test_report_that_cannot_be_written_is_named_and_leaves_nothing(stub, scene, out):
+    parameters = {"INPUT": scene, "OUTPUT": str(out / "ships.gpkg"), "REPORT": "/proc/r.html"}
+    with pytest.raises(QgsProcessingException, match=r"REPORT: /proc/r\.html could not be written"):
+        processing.run(CFAR, parameters)
     assert os.listdir(out) == []
 
 

@@ -451,6 +451,8 @@ def test_backup_path_is_hidden_and_beside():
         ("memory:ships", "memory", "", ""),
         ("/data/a.gpkg", "file", "/data/a.gpkg", ""),
         ("/data/a", "file", "/data/a.gpkg", ""),
+        ("/data/a.b/c", "file", "/data/a.b/c.gpkg", ""),
+        ("/data/.gpkg", "file", "/data/.gpkg", ""),
         ("ogr:dbname='/data/a b.gpkg' table=\"x\" (geom)", "table", "/data/a b.gpkg", "x"),
         ("ogr:dbname='/data/a.gpkg'", "table", "/data/a.gpkg", "a"),
         ('postgis:dbname=\'gis\' table="public"."ships" (geom)', "database", "", ""),
