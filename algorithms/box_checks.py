@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from qgis.core import (
+    QgsCoordinateReferenceSystem,
     QgsProcessingContext,
     QgsProcessingOutputLayerDefinition,
     QgsProcessingOutputNumber,
@@ -120,6 +122,7 @@ class BoxChecks(KestrelAlgorithm):
         return (
             self._input_problem(layer, parameters, context)
             or self._number_problem(parameters, context)
+            or self._extent_problem(parameters, context)
             or self._polygon_problem(parameters, context)
             or self.own_problem(parameters, context)
             or self._output_problem(layer, destination, parameters, context)
@@ -207,6 +210,21 @@ class BoxChecks(KestrelAlgorithm):
         if high > 0 and low > high:
             return tr("MIN_LENGTH ({low:g} m) is more than MAX_LENGTH ({high:g} m).").format(
                 low=low, high=high
+            )
+        return None
+
+    def _extent_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
+        if parameters.get(EXTENT) in (None, ""):
+            return None
+        typed = sidecar.plain(parameters[EXTENT])
+        extent = self.parameterAsExtent(parameters, EXTENT, context)
+        if extent.isNull() or extent.isEmpty() or not extent.isFinite():
+            # QGIS reads it as "no extent", and the whole raster would be searched
+            return tr("EXTENT {value} is no area; write xmin,xmax,ymin,ymax [EPSG:code].").format(value=typed)
+        code = re.search(r"\[([^\]]+)\]\s*$", str(typed))
+        if code and not QgsCoordinateReferenceSystem(code.group(1)).isValid():
+            return tr("EXTENT: the CRS {code} is not known; write it as EPSG:code.").format(
+                code=code.group(1)
             )
         return None
 

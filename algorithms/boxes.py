@@ -229,10 +229,10 @@ class BoxAlgorithm(BoxChecks):
         """Return extent and area of interest in one CRS: the extent's, else the area's."""
         extent = QgsRectangle()
         crs = QgsCoordinateReferenceSystem()
-        if parameters.get(EXTENT) not in (None, ""):
+        has_extent = parameters.get(EXTENT) not in (None, "")
+        if has_extent:
             extent = self.parameterAsExtent(parameters, EXTENT, context)
             crs = self.parameterAsExtentCrs(parameters, EXTENT, context)
-        has_extent = not extent.isNull() and not extent.isEmpty()
         area = None
         if parameters.get(AOI) not in (None, ""):
             source = self.parameterAsSource(parameters, AOI, context)

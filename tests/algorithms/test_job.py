@@ -14,6 +14,7 @@ from kestrel.tests.support.algorithm_tools import (
 )
 from osgeo import gdal
 from qgis.core import (
+    NULL,
     QgsCoordinateReferenceSystem,
     QgsGeometry,
     QgsProcessingFeatureSourceDefinition,
@@ -81,6 +82,12 @@ def test_extent_keeps_its_own_crs(stub, scene):
     [job] = stub.jobs
     assert job.extent == [-3.1, 40.5, -3.0, 40.6]
     assert QgsCoordinateReferenceSystem.fromWkt(job.crs_wkt).authid() == "EPSG:4326"
+
+
+@pytest.mark.parametrize("nothing", [None, "", NULL])
+def test_extent_not_given_means_the_whole_raster(stub, scene, nothing):
+    run(scene, EXTENT=nothing)
+    assert stub.jobs[0].extent is None
 
 
 def test_area_is_the_union_in_its_own_crs(stub, scene, tmp_path):
