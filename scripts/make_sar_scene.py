@@ -9,6 +9,7 @@ as GeoPackage, GeoJSON or FlatGeobuf by the file's ending.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ if "kestrel" not in sys.modules:
     sys.path.insert(0, str(ROOT / ".kestrel" / "python"))
 
 from kestrel.models.sar_ships import stretch  # noqa: E402
-from kestrel.models.sar_ships.simulate import Scene, simulate_scene  # noqa: E402
+from kestrel.models.sar_ships.simulate import Scene, draw_conditions, simulate_scene  # noqa: E402
 
 METRES_PER_DEGREE = 111_320.0  # of latitude, and of longitude at the equator
 #: What the values of each kind of raster are.
@@ -135,18 +136,24 @@ def make_scene(
     kind: str = "uint16",
     ships: int | None = 60,
     land_share: float | None = 0.25,
+    arrangement: str | None = None,
     truth: Path | None = None,
     land: Path | None = None,
 ) -> GeoScene:
     """Simulate a scene, write it and what truth is asked for; see the module and :data:`UNITS`.
 
     ``origin``: upper left corner in the CRS (x, y), by default in the southern North Sea for UTM zone 31
-    and for degrees. ``ships`` and ``land_share`` as in ``simulate_scene``.
+    and for degrees. ``ships`` and ``land_share`` as in ``simulate_scene``; ``arrangement``: how the ships
+    lie (``open``, ``lane``, ``anchorage``, ``port``), None = drawn from the seed like the rest.
     """
     crs = CRS.from_epsg(epsg)
     corner = origin or ((2.5, 52.0) if crs.is_geographic else (465_000.0, 5_760_000.0))
     transform = scene_transform(corner, pixel_m, rotation_deg, crs.is_geographic)
-    scene = simulate_scene(seed, height, width, pixel_m, ships=ships, land=land_share)
+    conditions = None
+    if arrangement:
+        drawn = draw_conditions(np.random.default_rng(seed), pixel_m)
+        conditions = dataclasses.replace(drawn, arrangement=arrangement)
+    scene = simulate_scene(seed, height, width, pixel_m, ships=ships, land=land_share, conditions=conditions)
     tags = {
         "TIFFTAG_IMAGEDESCRIPTION": f"Simulated SAR scene, seed {seed}: not a measurement",
         "SIMULATED": "YES",
@@ -179,6 +186,7 @@ def main() -> None:
     parser.add_argument("--unit", choices=("db", "linear"), default="db", help="sigma0, float32 only")
     parser.add_argument("--ships", type=int, default=60, help="ships to place")
     parser.add_argument("--land-share", type=float, default=0.25, help="share of land, 0 to 0.95")
+    parser.add_argument("--arrangement", choices=("open", "lane", "anchorage", "port"), help="how ships lie")
     parser.add_argument("--truth", type=Path, help="vector file for the ships' boxes")
     parser.add_argument("--land", type=Path, help="vector file for the land")
     args = parser.parse_args()
@@ -194,6 +202,7 @@ def main() -> None:
         kind=args.unit if args.dtype == "float32" else args.dtype,
         ships=args.ships,
         land_share=args.land_share,
+        arrangement=args.arrangement,
         truth=args.truth,
         land=args.land,
     )

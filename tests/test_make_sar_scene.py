@@ -1,5 +1,6 @@
 """The simulated scene as a file: georeference, units, truth and land in map coordinates."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,9 @@ def test_command_line_writes_the_same_scene_as_the_function(tmp_path):
     assert f"{len(made.polygons)} labelled ships" in done.stdout
     with rasterio.open(tmp_path / "cli.tif") as first, rasterio.open(made.path) as second:
         assert (first.read() == second.read()).all()
+
+
+def test_an_arrangement_changes_where_ships_lie_and_nothing_else(tmp_path):
+    drawn = make_scene(tmp_path / "a.tif", land_share=0.0, **SMALL)
+    lane = make_scene(tmp_path / "b.tif", arrangement="lane", land_share=0.0, **SMALL)
+    assert lane.scene.conditions == dataclasses.replace(drawn.scene.conditions, arrangement="lane")
