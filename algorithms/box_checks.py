@@ -135,9 +135,7 @@ class BoxChecks(KestrelAlgorithm):
         if source.lstrip().startswith("<"):
             return layers.describe_unreadable(source, INPUT)
         if layer.providerType() == "gdal" and layers.is_remote(source):
-            return tr("INPUT: {source} lies on the network; save it to a local file first.").format(
-                source=source
-            )
+            return layers.describe_unreadable(source, INPUT)
         facts = layers.raster_facts(layer, context.transformContext())
         if not facts.bands:
             return tr("INPUT: Raster has no readable band; choose one of its subdatasets.")
@@ -254,7 +252,7 @@ class BoxChecks(KestrelAlgorithm):
         parameters: dict[str, Any],
         context: QgsProcessingContext,
     ) -> str | None:
-        inputs = self._input_files(layer, parameters, context)
+        inputs = self.input_files(layer, parameters, context)
         loaded = layers.loaded_files(context.project())
         problem = destination_problem(destination, OUTPUT, inputs, loaded)
         report = self.report_path(parameters, context)
@@ -265,9 +263,10 @@ class BoxChecks(KestrelAlgorithm):
         problems = (file_problem(report, REPORT, {**inputs, OUTPUT: path}) for path in outputs)
         return next(filter(None, problems), None) or file_problem(report, REPORT, inputs)
 
-    def _input_files(
+    def input_files(
         self, layer: QgsRasterLayer, parameters: dict[str, Any], context: QgsProcessingContext
     ) -> dict[str, str]:
+        """Return parameter -> real path of the files behind the layers that are read."""
         files = {INPUT: layers.layer_file(layer)}
         for name in (AOI, LAND_MASK):
             if parameters.get(name) not in (None, ""):

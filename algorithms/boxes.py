@@ -67,6 +67,7 @@ class BoxAlgorithm(BoxChecks):
         self._job: dict[str, Any] = {}
         self._raster: layers.RasterSource | None = None
         self._typed: dict[str, Any] = {}
+        self._files: list[dict[str, Any]] = []
         self._destination = Destination("memory", "")
         self._report = ""
         self._styler: Styler | None = None
@@ -99,6 +100,7 @@ class BoxAlgorithm(BoxChecks):
             definition.name(): sidecar.plain(parameters.get(definition.name(), definition.defaultValue()))
             for definition in self.parameterDefinitions()
         }
+        self._files = sidecar.stamps(self.input_files(layer, parameters, context))
         self._destination = self.destination(parameters, context)
         self._report = self.report_path(parameters, context)
         self._styler = Styler(STYLE)
@@ -138,7 +140,9 @@ class BoxAlgorithm(BoxChecks):
         with GuardedOutput(self._destination, OUTPUT) as guard:
             result = run_job(self._build_job(feedback), feedback)
             warnings = [*self._warnings, *result.get("warnings", [])]
-            content = sidecar.provenance(self.id(), self._typed, result.get("figures", {}), warnings)
+            figures = result.get("figures", {})
+            inputs = sidecar.all_inputs(self._files, figures.get("inputs") or [], self._scratch)
+            content = sidecar.provenance(self.id(), self._typed, inputs, figures, warnings)
             boxes = Boxes(result["outputs"]["boxes"])
             try:
                 written = self._write(guard, boxes, parameters, context, feedback)

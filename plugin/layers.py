@@ -40,6 +40,17 @@ from .texts import tr
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(_streaming)?[/?]", re.IGNORECASE)
 
 
+#: ``NETCDF:"a.nc":x``, ``/vsizip/a.zip/b.tif``; three letters at least, so that C:\\ is none.
+_INSIDE = re.compile(r"(?:\w{3,}:|/vsi)")
+
+#: Formats that QGIS opens from a local file and the worker does not: they are exported first. None of
+#: them leads to the network or runs code, which is why the worker's own list is short.
+_EXPORTED = frozenset(
+    {"BAG", "GPKG", "HDF4", "HDF4Image", "HDF5", "HDF5Image", "JAXAPALSAR", "KEA", "RS2", "SAFE", "SAR_CEOS"}
+    | {"netCDF"}
+)
+
+
 class LayerError(Exception):
     """A layer cannot be used; the text is for the user."""
 
@@ -93,6 +104,15 @@ def describe_unreadable(text: str, label: str) -> str:
     path = text.partition("|")[0]
     if os.path.isdir(path):
         return tr("{label}: {path} is a folder; choose a raster file.").format(label=label, path=path)
+    if is_remote(path):
+        return tr("{label}: {path} lies on the network; save it to a local file first.").format(
+            label=label, path=path
+        )
+    if not os.path.exists(path) and _INSIDE.match(path):
+        return tr(
+            "{label}: {path} is no file, and QGIS opens what lies inside a container by its name only as a "
+            "layer of the project; convert it to a GeoTIFF first."
+        ).format(label=label, path=path)
     if not os.path.exists(path):
         return tr("{label}: {path} does not exist; choose an existing raster layer or file.").format(
             label=label, path=path or tr("(nothing)")
@@ -150,6 +170,11 @@ def _open(path: str) -> Any:
         return None
 
 
+def _driver(path: str) -> str:
+    data = _open(path)
+    return "" if data is None else str(data.GetDriver().ShortName)
+
+
 def _looks_optical(bands: list[Any]) -> bool:
     """Three or four 8-bit bands called red, green and blue are a picture, hardly SAR."""
     wanted = [gdal.GCI_RedBand, gdal.GCI_GreenBand, gdal.GCI_BlueBand]
@@ -195,8 +220,10 @@ class RasterSource:
         """Keep the path, or a copy of the provider that may move to another thread."""
         self._provider: QgsRasterDataProvider | None = None
         self._gdal_source = gdal_source(layer) if layer.providerType() == "gdal" else ""
-        # the worker runs in a folder of its own, so a path from a command line must not depend on ours
-        self.path = os.path.abspath(self._gdal_source) if os.path.isfile(self._gdal_source) else ""
+        self.path = ""
+        if os.path.isfile(self._gdal_source) and _driver(self._gdal_source) not in _EXPORTED:
+            # the worker runs in a folder of its own, so a path from a command line must not depend on ours
+            self.path = os.path.abspath(self._gdal_source)
         if not self.path and not self._gdal_source:
             provider = layer.dataProvider()
             if not provider.capabilities() & QgsRasterInterface.Capability.Size:
@@ -212,7 +239,9 @@ class RasterSource:
         if self.path:
             return self.path
         target = os.path.join(scratch, "input.tif")
-        feedback.pushInfo(tr("The layer is no plain file: it is exported to a temporary GeoTIFF first."))
+        feedback.pushInfo(
+            tr("The worker does not open this kind of source; it is exported to a temporary GeoTIFF first.")
+        )
         if self._provider is None:
             _translate(self._gdal_source, target, feedback)
         else:

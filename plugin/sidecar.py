@@ -25,13 +25,14 @@ from . import paths
 def provenance(
     algorithm: str,
     parameters: Mapping[str, Any],
+    inputs: list[dict[str, Any]],
     figures: Mapping[str, Any],
     warnings: list[str],
 ) -> dict[str, Any]:
     """Return the sidecar's content.
 
-    ``parameters``: as typed, already made plain by :func:`plain`. ``figures``, ``warnings``: from
-    the worker's result.
+    ``parameters``: as typed, already made plain by :func:`plain`. ``inputs``: :func:`all_inputs`.
+    ``figures``, ``warnings``: from the worker's result.
     """
     return {
         "kestrel": paths.kestrel_version(),
@@ -43,7 +44,7 @@ def provenance(
         "versions": figures.get("versions"),
         "device": figures.get("device"),
         "scaling": figures.get("scaling"),
-        "inputs": figures.get("inputs"),
+        "inputs": inputs,
         "tiles": {
             "run": figures.get("tiles_run"),
             "skipped": figures.get("tiles_skipped"),
@@ -54,6 +55,29 @@ def provenance(
         "count": figures.get("count"),
         "warnings": list(warnings),
     }
+
+
+def stamps(files: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return parameter, path, size in bytes and time stamp (UTC) of ``files``, parameter -> path."""
+    found = []
+    for parameter, path in files.items():
+        status = os.stat(path)
+        modified = datetime.datetime.fromtimestamp(status.st_mtime_ns / 1e9, datetime.timezone.utc)
+        stamp = {"path": path, "size": status.st_size, "modified": modified.isoformat()}
+        found.append({"parameter": parameter, **stamp})
+    return found
+
+
+def all_inputs(files: list[dict[str, Any]], seen: list[dict[str, Any]], scratch: str) -> list[dict[str, Any]]:
+    """Return ``files`` (:func:`stamps`) and what the worker opened besides, such as a VRT's sources.
+
+    Its copies in ``scratch`` are left out: they are gone when somebody reads this.
+    """
+    known = {entry["path"] for entry in files}
+    own = os.path.join(os.path.realpath(scratch), "")
+    return files + [
+        entry for entry in seen if entry["path"] not in known and not entry["path"].startswith(own)
+    ]
 
 
 def plain(value: Any) -> Any:

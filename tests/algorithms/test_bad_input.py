@@ -81,6 +81,9 @@ def long_header(folder):
 #: algorithm, parameters (a function gets the folder), words of the sentence
 CASES = {
     "missing": (CFAR, {"INPUT": "/nowhere/a.tif"}, r"INPUT: /nowhere/a\.tif does not exist"),
+    "network": (CFAR, {"INPUT": "https://example.org/a.tif"}, r"INPUT: https://.* lies on the network"),
+    "inside": (CFAR, {"INPUT": "/vsizip/a.zip/b.tif"}, r"INPUT: /vsizip/a\.zip/b\.tif is no file"),
+    "subdataset": (CFAR, {"INPUT": 'NETCDF:"a.nc":x'}, 'INPUT: NETCDF:"a.nc":x is no file, and QGIS'),
     "nothing": (CFAR, {"INPUT": ""}, "INPUT: choose a raster"),
     "folder": (CFAR, {"INPUT": folder_as_raster}, r"folder\.tif is a folder"),
     "empty": (CFAR, {"INPUT": empty_file}, r"empty\.tif is empty \(0 bytes\)"),

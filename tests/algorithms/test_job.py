@@ -1,5 +1,6 @@
 """What reaches the worker: layers as paths, areas as WKT with their CRS, numbers as typed (stub)."""
 
+import json
 import os
 import sqlite3
 
@@ -220,6 +221,18 @@ def test_what_is_no_plain_file_is_exported_without_loss(stub, tmp_path, kind):
     # not the whole container, and not its first raster
     assert seen == {"driver": "GTiff", "tiled": [256, 256], "values": values, "crs": "32630"}
     assert not os.path.exists(stub.jobs[0].inputs["image"]["path"])
+
+
+def test_format_only_qgis_opens_is_exported_and_recorded_by_its_own_path(stub, tmp_path, out):
+    plain = make_raster(tmp_path / "plain.tif")
+    packed = str(tmp_path / "scene.gpkg")
+    gdal.Translate(packed, plain, format="GPKG", creationOptions=["TILE_FORMAT=PNG"])
+    drivers = []
+    stub.seen = lambda job: drivers.append(gdal.Open(job.inputs["image"]["path"]).GetDriver().ShortName)
+    processing.run(CFAR, {"INPUT": packed, "OUTPUT": str(out / "ships.gpkg")})
+    assert drivers == ["GTiff"]
+    content = json.loads((out / "ships.gpkg.kestrel.json").read_text())
+    assert [entry["path"] for entry in content["inputs"]] == [packed]
 
 
 def test_network_source_is_refused(stub):

@@ -163,7 +163,9 @@ def test_sidecar_tells_how_the_output_was_made(stub, scene, out):
     assert content["model"]["sha256"].startswith("0123456789ab")
     assert content["tiles"] == {"run": 1, "skipped": 2, "total": 3}
     assert content["warnings"] == ["a stub warned"]
-    for key in ("versions", "scaling", "inputs", "seconds", "device", "count", "finished"):
+    inputs = [(entry["parameter"], entry["path"], entry["size"]) for entry in content["inputs"]]
+    assert inputs == [("INPUT", scene, os.path.getsize(scene)), ("AOI", area, os.path.getsize(area))]
+    for key in ("versions", "scaling", "seconds", "device", "count", "finished"):
         assert content[key] is not None, key
 
 
