@@ -61,7 +61,7 @@ SHARED_TEXTS: dict[str, tuple[str, str]] = {
         QT_TRANSLATE_NOOP(
             "Kestrel",
             "Only ships whose centre lies inside are kept. The result equals that part of a run on the whole "
-            "raster: scaling and tiles do not depend on it.",
+            "raster: scaling and tiles do not depend on it. As text: xmin,xmax,ymin,ymax [EPSG:code].",
         ),
     ),
     AOI: (

@@ -109,7 +109,7 @@ class DetectShips(BoxAlgorithm):
             ("", [self.shortDescription(), *_what()]),
             (tr("Output"), self.output_help()),
             (tr("Limits"), [*_limits(), _weights_note()]),
-            (tr("Licence of the weights"), [_licence()]),
+            (tr("Licence of the weights"), _licence()),
             (
                 tr("Citation"),
                 [
@@ -202,9 +202,18 @@ def _weights_note() -> str:
     return tr("Shipped weights: {limits}").format(limits=limits or tr("see their model card."))
 
 
-def _licence() -> str:
-    return tr(
-        "The shipped weights were trained by this project and come under the plugin's licence "
-        "(GPL-2.0-or-later); the data sets, simulated scenes and public chips, are listed with their own "
-        "licences in the model card."
-    )
+def _licence() -> list[str]:
+    return [
+        tr(
+            "The shipped weights were trained by this project on simulated scenes and on ships of two public "
+            "collections: OpenSARShip, which its authors give for research (the copy used states no "
+            "licence), and HRSID, whose repository carries GPL-3.0 (the copy used Apache-2.0). The model "
+            "card lists every source with its licence as found."
+        ),
+        tr(
+            "What this means for you: the plugin's licence (GPL-2.0-or-later) covers the project's own work, "
+            "and nobody has settled whether terms of training data reach the weights. Research and "
+            "evaluation are what the data were given for. Before commercial use, or before you pass the "
+            "weights on in a product, ask the owners of the data or name weights of your own in WEIGHTS."
+        ),
+    ]

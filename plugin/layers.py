@@ -219,6 +219,7 @@ class RasterSource:
     def __init__(self, layer: QgsRasterLayer) -> None:
         """Keep the path, or a copy of the provider that may move to another thread."""
         self._provider: QgsRasterDataProvider | None = None
+        self._name = re.sub(r"[^\w.-]+", "-", layer.name())[:60] or "input"
         self._gdal_source = gdal_source(layer) if layer.providerType() == "gdal" else ""
         self.path = ""
         if os.path.isfile(self._gdal_source) and _driver(self._gdal_source) not in _EXPORTED:
@@ -238,7 +239,8 @@ class RasterSource:
         """Return a local file's path, exporting to a tiled GeoTIFF in ``scratch`` if needed."""
         if self.path:
             return self.path
-        target = os.path.join(scratch, "input.tif")
+        # the report and messages name this file, so it is called like the layer
+        target = os.path.join(scratch, f"{self._name}.tif")
         feedback.pushInfo(
             tr("The worker does not open this kind of source; it is exported to a temporary GeoTIFF first.")
         )

@@ -135,7 +135,15 @@ def test_help_is_well_formed_and_names_every_parameter(algorithm):
 
 def test_help_of_the_network_tells_licence_limits_and_paper(provider):
     text = provider.algorithm("detectships").shortHelpString()
-    for words in ("Licence of the weights", "Tang", "Wise IoU", "Limits", "0.5 to 10 m"):
+    for words in (
+        "Licence of the weights",
+        "Tang",
+        "Wise IoU",
+        "Limits",
+        "0.5 to 10 m",
+        "OpenSARShip",
+        "GPL-3.0",
+    ):
         assert words in text
 
 
