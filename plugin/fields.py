@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP, QVariant
+from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP, QMetaType, QVariant
 
 
 def field_table() -> tuple[tuple[str, int, str], ...]:
     """Return (name, type, English alias) of every field, in order."""
+    whole, real, text, flag = (_type(name) for name in ("Int", "Double", "String", "Bool"))
     return (
-        ("id", QVariant.Int, QT_TRANSLATE_NOOP("Kestrel", "Number")),
-        ("score", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Score (0 to 1)")),
-        ("class", QVariant.String, QT_TRANSLATE_NOOP("Kestrel", "Class")),
-        ("x_px", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Centre column (px)")),
-        ("y_px", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Centre row (px)")),
-        ("w_px", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Width (px)")),
-        ("h_px", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Height (px)")),
-        ("long_m", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Long side of the box (m)")),
-        ("short_m", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Short side of the box (m)")),
-        ("area_m2", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Area of the box (m²)")),
-        ("lon", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Longitude of the centre (WGS84)")),
-        ("lat", QVariant.Double, QT_TRANSLATE_NOOP("Kestrel", "Latitude of the centre (WGS84)")),
-        ("tile", QVariant.Int, QT_TRANSLATE_NOOP("Kestrel", "Tile")),
-        ("edge", QVariant.Bool, QT_TRANSLATE_NOOP("Kestrel", "Touches the raster's edge or nodata")),
-        ("model", QVariant.String, QT_TRANSLATE_NOOP("Kestrel", "Model")),
+        ("id", whole, QT_TRANSLATE_NOOP("Kestrel", "Number")),
+        ("score", real, QT_TRANSLATE_NOOP("Kestrel", "Score (0 to 1)")),
+        ("class", text, QT_TRANSLATE_NOOP("Kestrel", "Class")),
+        ("x_px", real, QT_TRANSLATE_NOOP("Kestrel", "Centre column (px)")),
+        ("y_px", real, QT_TRANSLATE_NOOP("Kestrel", "Centre row (px)")),
+        ("w_px", real, QT_TRANSLATE_NOOP("Kestrel", "Width (px)")),
+        ("h_px", real, QT_TRANSLATE_NOOP("Kestrel", "Height (px)")),
+        ("long_m", real, QT_TRANSLATE_NOOP("Kestrel", "Long side of the box (m)")),
+        ("short_m", real, QT_TRANSLATE_NOOP("Kestrel", "Short side of the box (m)")),
+        ("area_m2", real, QT_TRANSLATE_NOOP("Kestrel", "Area of the box (m²)")),
+        ("lon", real, QT_TRANSLATE_NOOP("Kestrel", "Longitude of the centre (WGS84)")),
+        ("lat", real, QT_TRANSLATE_NOOP("Kestrel", "Latitude of the centre (WGS84)")),
+        ("tile", whole, QT_TRANSLATE_NOOP("Kestrel", "Tile")),
+        ("edge", flag, QT_TRANSLATE_NOOP("Kestrel", "Touches the raster's edge or nodata")),
+        ("model", text, QT_TRANSLATE_NOOP("Kestrel", "Model")),
     )
+
+
+def _type(name: str) -> int:
+    """Return the type of a field: Qt 6 has it in another place than the ``QgsField`` of QGIS 3.22 wants."""
+    if hasattr(QVariant, name):
+        return getattr(QVariant, name)
+    return getattr(QMetaType.Type, "QString" if name == "String" else name)

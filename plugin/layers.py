@@ -31,6 +31,7 @@ from qgis.core import (
     QgsRasterInterface,
     QgsRasterLayer,
     QgsRasterPipe,
+    QgsUnitTypes,
     QgsVectorFileWriter,
     QgsWkbTypes,
 )
@@ -208,7 +209,8 @@ def _pixel_m(
         measure.measureLine(at(x, y - 0.5), at(x, y + 0.5)),
     ]
     if not measure.willUseEllipsoid():
-        sides = [measure.convertLengthMeasurement(side, 0) for side in sides]  # 0 = metres
+        metres = QgsUnitTypes.DistanceUnit.DistanceMeters
+        sides = [measure.convertLengthMeasurement(side, metres) for side in sides]
     mean = math.sqrt(abs(sides[0] * sides[1]))
     return mean if math.isfinite(mean) and mean > 0 else None
 

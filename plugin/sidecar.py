@@ -88,7 +88,8 @@ def plain(value: Any) -> Any:
         source = plain(value.source)
         return {"source": source, "selected": True} if value.selectedFeaturesOnly else source
     if isinstance(value, QgsProperty):
-        return value.asExpression() if value.propertyType() != 1 else plain(value.staticValue())
+        fixed = value.propertyType() == QgsProperty.Type.StaticProperty
+        return plain(value.staticValue()) if fixed else value.asExpression()
     if isinstance(value, QgsMapLayer):
         return value.publicSource()
     if isinstance(value, QgsReferencedRectangle):
