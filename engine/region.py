@@ -25,6 +25,10 @@ from .statistics import Rect
 #: A straight edge in one CRS is a curve in another; so many pieces keep it within a pixel or two.
 PIECES = 64
 
+#: Metres beyond the scene that are kept of other layers' polygons, so that no edge made by clipping
+#: lies inside it.
+MARGIN_M = 1000.0
+
 
 @dataclass(frozen=True, eq=False)
 class Region:
@@ -71,6 +75,7 @@ def read_region(
     for name, wanted in (("EXTENT", _rectangle(extent)), ("AOI", _polygon(aoi_wkt))):
         if wanted is None:
             continue
+        wanted = near(wanted, scene, crs)
         shape = polygons_of(shapely.intersection(shape, to_pixels(wanted, crs, scene.georef)))
         if shapely.is_empty(shape):
             raise EngineError(
@@ -87,6 +92,55 @@ def read_region(
 def raster_outline(scene: Scene) -> shapely.Geometry:
     """Return the raster's rectangle in pixels."""
     return shapely.box(0, 0, scene.width, scene.height)
+
+
+def local_crs(scene: Scene) -> CRS:
+    """Return a metric CRS around the scene's centre: equal area, true to scale there."""
+    centre = scene.georef.to_layer(np.array([[scene.width / 2, scene.height / 2]]))
+    lonlat = scene.georef.to_lonlat(centre)
+    assert lonlat is not None  # only asked where georef.earth
+    lon, lat = lonlat[0]
+    return CRS.from_dict({"proj": "laea", "lon_0": lon, "lat_0": lat, "datum": "WGS84", "units": "m"})
+
+
+def neighbourhood(scene: Scene, crs: CRS, margin_m: float = MARGIN_M) -> shapely.Geometry | None:
+    """Return boxes in ``crs`` that hold the scene and ``margin_m`` around it; None where none do.
+
+    In degrees the boxes are there for each turn around the Earth, as layers use 181 and -179 alike.
+    """
+    if scene.georef.crs is None or not scene.georef.earth:
+        return None
+    layer = shapely.transform(densified(raster_outline(scene)), scene.georef.to_layer)
+    if not np.isfinite(shapely.get_coordinates(layer)).all():
+        return None
+    try:
+        local = local_crs(scene)
+        wide = shapely.buffer(project(polygons_of(layer), scene.georef.crs, local), margin_m)
+        transformer = Transformer.from_crs(local, crs, always_xy=True)
+        # PROJ knows the poles and the antimeridian, where the corners' bounds would be wrong
+        left, bottom, right, top = map(float, shapely.bounds(wide))
+        bounds = transformer.transform_bounds(left, bottom, right, top, densify_pts=PIECES)
+    except (ProjError, CRSError):
+        return None
+    left, bottom, right, top = bounds
+    if not np.isfinite(bounds).all():
+        return None
+    if not crs.is_geographic:
+        return shapely.box(*bounds)
+    right += 360 if right < left else 0
+    return shapely.union_all([shapely.box(left + t, bottom, right + t, top) for t in (-360, 0, 360)])
+
+
+def near(shape: shapely.Geometry, scene: Scene, crs: CRS | None) -> shapely.Geometry:
+    """Return the part of a shape of another CRS that may meet the scene.
+
+    What lies on the other side of the Earth has no place in the layer's CRS, and a polygon that
+    reaches there would be lost as a whole.
+    """
+    if crs is None or crs == scene.georef.crs:
+        return shape
+    around = neighbourhood(scene, crs)
+    return shape if around is None else shapely.intersection(polygons_of(shape), around)
 
 
 def to_pixels(shape: shapely.Geometry, crs: CRS | None, georef: Georef) -> shapely.Geometry:
@@ -169,9 +223,9 @@ def _polygon(wkt: str | None) -> shapely.Geometry | None:
     if wkt is None:
         return None
     try:
-        shape = shapely.from_wkt(wkt)
-    except shapely.errors.ShapelyError as error:
-        raise EngineError("parameter", f"AOI is not a geometry: {error}.") from None
-    if shapely.is_empty(polygons_of(shape)):
+        shape = polygons_of(shapely.from_wkt(wkt))
+    except (shapely.errors.ShapelyError, NotImplementedError) as error:  # the latter for curves
+        raise EngineError("parameter", f"AOI is not a geometry of finite, straight lines: {error}.") from None
+    if shapely.is_empty(shape):
         raise EngineError("parameter", "AOI holds no polygon.", "Choose a polygon layer with features.")
     return shape

@@ -4,6 +4,7 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
+from affine import Affine
 from kestrel.engine.errors import EngineError
 from kestrel.tests.support import rasters, toys
 from kestrel.tests.support.jobs import run
@@ -126,3 +127,19 @@ def test_exception_not_polygons_or_not_a_layer(files, tmp_path):
         run(files["north_up"], tmp_path, land=tmp_path / "text.gpkg")
     with pytest.raises(EngineError, match=r"none\.gpkg does not exist"):
         run(files["north_up"], tmp_path, land=tmp_path / "none.gpkg")
+
+
+@pytest.mark.parametrize("epsg", [3031, 3413])
+def test_feature_land_over_a_pole(tmp_path, epsg):
+    """In degrees the pole is an edge of the map, and the scene's outline alone does not reach it."""
+    image = rasters.sea(200, 200, [(20, 20, 50, 30), (97, 98, 107, 101)])
+    path = rasters.write(tmp_path / "a.tif", image, crs=f"EPSG:{epsg}",
+                         transform=Affine(1000, 0, -1e5, 0, -1000, 1e5))  # fmt: skip
+    land = tmp_path / "land.gpkg"
+    sign = -1 if epsg == 3031 else 1
+    cap = shapely.box(-180, min(sign * 60, sign * 90), 180, max(sign * 60, sign * 90))
+    pyogrio.raw.write(str(land), geometry=shapely.to_wkb(np.array([cap], object)), field_data=[], fields=[],
+                      geometry_type="Polygon", crs="EPSG:4326", driver="GPKG")  # fmt: skip
+    outcome, found = run(path, tmp_path, land=land)
+    assert xs(found) == []
+    assert outcome.figures["dropped"]["on_land"] == 2

@@ -170,3 +170,21 @@ def test_fault_17_raster_across_the_antimeridian_meets_areas_on_both_sides(tmp_p
         _, found = run(path, tmp_path, aoi_wkt=box.wkt, crs_wkt="EPSG:4326")
         assert ids(found) == expected
         assert (np.sign(found["lon"]) == np.sign(lon)).all()
+
+
+@pytest.mark.parametrize("target", ["EPSG:4326", "EPSG:3857"])
+@pytest.mark.parametrize("name", ["north_up", "degrees", "gcp"])
+def test_feature_an_area_around_the_whole_earth_is_the_whole_raster(files, tmp_path, name, target):
+    """UTM has no place for the poles and the other side of the Earth; the raster lies inside anyway."""
+    world = [-180, -90, 180, 90] if target == "EPSG:4326" else [-20037508, -20037508, 20037508, 20037508]
+    for given in ({"extent": world}, {"aoi_wkt": shapely.box(*world).wkt}):
+        _, found = run(files[name], tmp_path, crs_wkt=target, **given)
+        assert len(ids(found)) == len(SHIPS)
+
+
+@pytest.mark.parametrize(
+    "wkt", ["POLYGON((inf 0, 1 1, 2 2, inf 0))", "CURVEPOLYGON(CIRCULARSTRING(0 0, 4 0, 4 4, 0 4, 0 0))", "x"]
+)
+def test_exception_aoi_that_is_no_polygon_of_finite_lines(files, tmp_path, wkt):
+    with pytest.raises(EngineError, match="AOI is not a geometry"):
+        run(files["north_up"], tmp_path, aoi_wkt=wkt, crs_wkt="EPSG:32633")
