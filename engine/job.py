@@ -57,7 +57,7 @@ class Job:
 
     def __post_init__(self) -> None:
         """Refuse what the contract does not allow; raises JobError naming field and value."""
-        if self.version != JOB_VERSION:
+        if type(self.version) is not int or self.version != JOB_VERSION:
             raise JobError(f"Job version {self.version!r} is not {JOB_VERSION}; update the plugin.")
         if self.kind not in KINDS:
             raise JobError(f"Job kind {self.kind!r} is none of {', '.join(KINDS)}.")
@@ -86,8 +86,8 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """Read a Job; raises JobError on anything unknown or missing."""
         try:
-            fields = json.loads(text)
-        except ValueError as error:
+            fields = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
             raise JobError(f"The Job is not JSON: {error}.") from None
         return cls.from_dict(fields)
 
@@ -125,13 +125,22 @@ def _check_input(role: str, entry: Any) -> None:
 
 
 def _check_extent(extent: Any) -> None:
-    numbers = (
-        isinstance(extent, list)
-        and len(extent) == 4
-        and all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in extent)
-    )
+    numbers = isinstance(extent, list) and len(extent) == 4 and all(_finite(v) for v in extent)
     if not numbers or extent[0] >= extent[2] or extent[1] >= extent[3]:
         raise JobError(f"Job extent must be [xmin, ymin, xmax, ymax], not {extent!r}.")
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON's whole numbers have no limit, floats do
+        return False
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def encode_message(kind: str, **fields: Any) -> str:
@@ -144,8 +153,8 @@ def encode_message(kind: str, **fields: Any) -> str:
 def decode_message(line: str, known: Any) -> dict[str, Any]:
     """Read one protocol line whose type is one of ``known``; raises JobError otherwise."""
     try:
-        message = json.loads(line)
-    except ValueError:
+        message = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         raise JobError(f"Not a message: {line[:200]!r}.") from None
     if not isinstance(message, dict) or message.get("type") not in known:
         raise JobError(f"Not a message of type {', '.join(known)}: {line[:200]!r}.")
