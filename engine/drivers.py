@@ -56,13 +56,16 @@ def gdal_env() -> rasterio.Env:
         # GDAL turns these two into grey or zero pixels by default; we want an error
         GDAL_ERROR_ON_LIBJPEG_WARNING="YES",
         RAW_CHECK_FILE_SIZE="YES",
+        # behind the checks below: whatever a file still names, the network is not reached
+        CPL_VSIL_CURL_ALLOWED_FILENAME="none",
     )
 
 
 def check_path(path: str, what: str = "raster") -> Path:
     """Return the absolute path of an existing local file; raises EngineError for all else."""
     text = path.strip()
-    if text.startswith("/vsi") or "://" in text or text.startswith("<"):
+    # GDAL looks for a VRT's beginning anywhere in a file's name
+    if text.startswith(("/vsi", "<")) or "://" in text or "<VRT" in text:
         raise EngineError(
             "input",
             f"{text[:120]} is not a file on this computer; remote sources and inline XML are not opened.",
@@ -161,6 +164,12 @@ def _vrt_sources(file: Path) -> list[tuple[str, bool]]:
             raise EngineError(
                 "input",
                 f"{file} holds a Python pixel function, and code in rasters is not run.",
+                "Save the VRT as a GeoTIFF first.",
+            )
+        if element.tag == "GeoLocTransformer":  # names arrays of coordinates in any folder
+            raise EngineError(
+                "input",
+                f"{file} takes its places from further files (geolocation arrays), which are not followed.",
                 "Save the VRT as a GeoTIFF first.",
             )
         if element.tag in _SOURCE_TAGS and (element.text or "").strip():

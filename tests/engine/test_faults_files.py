@@ -102,7 +102,8 @@ def test_fault_03_missing_or_a_folder(tmp_path):
 @pytest.mark.parametrize(
     "name",
     ["/vsicurl/http://localhost/a.tif", "http://localhost/a.tif", "/vsizip/a.zip/a.tif",
-     "<VRTDataset rasterXSize='1' rasterYSize='1'></VRTDataset>", "<GDAL_WMS></GDAL_WMS>"],
+     "<VRTDataset rasterXSize='1' rasterYSize='1'></VRTDataset>", "<GDAL_WMS></GDAL_WMS>",
+     "a/<VRTDataset rasterXSize='1' rasterYSize='1'></VRTDataset>"],
 )  # fmt: skip
 def test_security_remote_and_inline_sources_are_refused(name):
     with pytest.raises(EngineError, match="not a file on this computer"):
@@ -165,6 +166,22 @@ class TestFault04Vrt:
     @pytest.mark.parametrize("source", ["/vsicurl/http://localhost/a.tif", "http://localhost/a.tif"])
     def test_remote_source(self, tmp_path, source):
         refused(vrt(tmp_path / "a.vrt", source, 0), tmp_path, "not a file in its own folder")
+
+    def test_geolocation_arrays_are_not_followed(self, tmp_path):
+        rasters.write(tmp_path / "a.tif", IMAGE)
+        arrays = "".join(
+            f'<MDI key="{axis}_DATASET">/vsicurl/http://127.0.0.1:1/a.tif</MDI><MDI key="{axis}_BAND">1</MDI>'
+            for axis in "XY"
+        )
+        path = tmp_path / "a.vrt"
+        path.write_text(
+            '<VRTDataset rasterXSize="9" rasterYSize="9" subClass="VRTWarpedDataset">'
+            '<VRTRasterBand dataType="Byte" band="1" subClass="VRTWarpedRasterBand"/><GDALWarpOptions>'
+            '<SourceDataset relativeToVRT="1">a.tif</SourceDataset><Transformer><GenImgProjTransformer>'
+            f"<SrcGeoLocTransformer><GeoLocTransformer><Metadata>{arrays}</Metadata></GeoLocTransformer>"
+            "</SrcGeoLocTransformer></GenImgProjTransformer></Transformer></GDALWarpOptions></VRTDataset>"
+        )
+        refused(path, tmp_path, "geolocation arrays")
 
     def test_python_pixel_function(self, tmp_path):
         rasters.write(tmp_path / "a.tif", IMAGE)
