@@ -15,6 +15,8 @@ import numpy as np
 from affine import Affine
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import GCPTransformer, RPCTransformer
 
@@ -110,7 +112,9 @@ def read_georef(dataset: DatasetReader) -> Georef:
     affine = dataset.transform
     gcps, gcp_crs = dataset.gcps
     if affine.is_identity and gcps and gcp_crs:
-        return _georef("gcp", affine, _unwrapped(gcps, gcp_crs), gcp_crs.to_wkt(), name)
+        georef = _georef("gcp", affine, _unwrapped(gcps, gcp_crs), gcp_crs.to_wkt(), name)
+        _prove_points(georef, name)
+        return georef
     if affine.is_identity and dataset.rpcs and not dataset.crs:
         note = f"{name} is georeferenced by RPC only; positions are computed for sea level."
         return _georef("rpc", affine, dataset.rpcs, WGS84.to_wkt(), name, note)
@@ -124,6 +128,22 @@ def read_georef(dataset: DatasetReader) -> Georef:
             "Georeference it again.",
         )
     return _georef("affine", affine, None, wkt, name)
+
+
+def _prove_points(georef: Georef, name: str) -> None:
+    """Refuse control points that fix no place: one alone, all on one line or on one spot."""
+    try:
+        place = georef.to_layer(np.array([[0.0, 0.0]]))
+    except (CPLE_BaseError, RasterioError, ValueError) as error:
+        place, reason = None, str(error).rstrip(".")
+    else:
+        reason = "they lead nowhere"
+    if place is None or not np.isfinite(place).all():
+        raise EngineError(
+            "input",
+            f"The {len(georef.points)} ground control points of {name} do not place its pixels: {reason}.",
+            "Georeference it again, with at least three points that are not on one line.",
+        )
 
 
 def _georef(kind: str, affine: Affine, points: Any, wkt: str, name: str, *notes: str) -> Georef:

@@ -6,9 +6,12 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from kestrel.engine.drivers import gdal_env, open_dataset
+from kestrel.engine.errors import EngineError
 from kestrel.engine.georef import read_georef
+from kestrel.engine.scene import open_scene
 from kestrel.tests.support import rasters
 from pyproj import Transformer
+from rasterio.control import GroundControlPoint
 
 IMAGE = np.ones((60, 80), np.uint8)
 PIXELS = np.array([[0, 0], [80, 0], [80, 60], [0, 60], [12.25, 40.5]])
@@ -119,3 +122,11 @@ def test_oracle_lonlat_agrees_with_proj(place):
     layer = place["rotated"].to_layer(PIXELS)
     expected = np.column_stack(to_lonlat.transform(layer[:, 0], layer[:, 1]))
     assert np.allclose(place["rotated"].to_lonlat(layer), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("spots", [[(0, 0)], [(0, 0), (50, 50), (100, 100)], [(7, 7)] * 4])
+def test_exception_control_points_that_fix_no_place(tmp_path, spots):
+    points = [GroundControlPoint(row=r, col=c, x=15 + c * 1e-4, y=45 - r * 1e-4, z=0) for r, c in spots]
+    path = rasters.write_gcps(tmp_path / "a.tif", rasters.sea(100, 100, []), points)
+    with pytest.raises(EngineError, match=r"ground control points of a.tif do not place its pixels"):
+        open_scene(str(path), 1)
