@@ -21,6 +21,8 @@ BLOCKS = 400
 SAMPLES = 4_000_000
 #: Pixels read at once: a block of 512 x 512, or some rows of a striped file.
 CELL_PIXELS = 2**18
+#: Samples that make a fair percentile where the lattice met nothing.
+ENOUGH = 20_000
 
 Rect = tuple[int, int, int, int]  # row, column, height, width
 
@@ -74,8 +76,10 @@ def scene_statistics(scene: Scene, region: Rect | None, track: Track) -> Statist
             source = "EXTENT/AOI"
         if _same(samples):
             # rare: nearly empty or nearly constant; only the last block can prove that it is so
-            samples = np.concatenate([samples, _until_different(reader, region or whole, samples, track)])
-            source = f"{source} and the first blocks with other values"
+            found = _until_different(reader, region or whole, samples, track)
+            # millions of equal samples would leave nothing between two percentiles
+            samples = np.concatenate([samples, found]) if _same(found) else found
+            source = "the first blocks with different values"
     if _same(samples):
         _refuse(scene, samples, region)
     samples.sort()
@@ -103,8 +107,12 @@ def _sample(reader: Reader, cells: list[Rect], track: Track) -> np.ndarray:
 
 
 def _until_different(reader: Reader, rect: Rect, known: np.ndarray, track: Track) -> np.ndarray:
-    """Read all cells of ``rect`` until two values are known; return samples of what was read."""
+    """Read all cells of ``rect`` until two values are known, then up to BLOCKS more for a fair sample.
+
+    The first cell with values may hold the corner of the valid part only, some pixels of its edge.
+    """
     found: list[np.ndarray] = []
+    more = BLOCKS
     for cell in _cells(reader.scene, rect):
         track.check()
         track.progress(0, cell[0] - rect[0], rect[2], "statistics", None)
@@ -113,9 +121,13 @@ def _until_different(reader: Reader, rect: Rect, known: np.ndarray, track: Track
             continue
         # the extremes too, so that thinning cannot lose the difference
         seen = np.append(_thinned(values, 10_000), [values.min(), values.max()]).astype(values.dtype)
-        if not _same(np.concatenate([known[:1], *found, seen])):
-            return np.concatenate([*found, seen])
-        found = [seen[:1]]
+        if _same(np.concatenate([known[:1], *found, seen])):
+            found = [seen[:1]]
+            continue
+        found.append(seen)
+        more -= 1
+        if more < 0 or sum(map(len, found)) >= ENOUGH:
+            break
     return np.concatenate(found) if found else np.empty(0, reader.scene.dtype)
 
 

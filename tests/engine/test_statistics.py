@@ -71,7 +71,7 @@ def test_feature_region_is_asked_where_the_lattice_finds_nothing(tmp_path):
 def test_feature_nearly_empty_raster_is_searched_to_its_first_pixels(tmp_path):
     path, patch = sparse(tmp_path / "a.tif", at=(256, 256))
     found = stats(path)
-    assert "first blocks with other values" in found.source
+    assert found.source == "the first blocks with different values"
     assert found.minimum >= 1
     assert found.maximum <= patch.max()
 
@@ -109,3 +109,13 @@ def test_feature_cancel_is_heard(tmp_path):
     path = rasters.write(tmp_path / "a.tif", rasters.sea(50, 50, []))
     with pytest.raises(Cancelled):
         scene_statistics(open_scene(str(path), 1), None, Track(events))
+
+
+def test_feature_a_corner_of_the_valid_part_is_not_taken_for_the_scene(tmp_path):
+    """The first block with values holds 4 x 4 dark pixels; percentiles come from the others as well."""
+    path, patch = sparse(tmp_path / "a.tif", at=(252, 252))
+    with rasterio.open(path, "r+") as dataset:
+        dark = np.arange(1, 17, dtype=np.uint8).reshape(4, 4)
+        dataset.write(dark, 1, window=rasterio.windows.Window(252, 252, 4, 4))
+    found = stats(path)
+    assert found.median == pytest.approx(np.median(patch), abs=3)
