@@ -114,7 +114,7 @@ def _warn_of_saturation(scaling: Scaling, statistics: Statistics, track: Track) 
     """Warn when the given limits leave nothing to see: amplitudes in a dB range, for example."""
     ends = np.array([statistics.percentile(percent) for percent in (1.0, 99.5)])
     low, high = scaling.apply(ends)
-    if scaling.mode in ("db", "linear") and low == high:
+    if scaling.low is not None and scaling.mode in ("db", "linear") and low == high:
         track.warn(
             f"SCALE_MODE {scaling.mode} from {scaling.low:g} to {scaling.high:g} dB makes nearly all pixels "
             f"equal: values run from {ends[0]:.4g} to {ends[1]:.4g}. Choose other limits or another mode."

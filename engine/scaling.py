@@ -18,6 +18,8 @@ from .statistics import Statistics
 
 #: 10 log10 of zero power has no value; everything below is clipped anyway.
 TINY = 1e-30
+#: No backscatter comes near; the square of a larger one has no place in float32.
+LARGEST_POWER = 1e30
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,13 @@ class Scaling:
         if self.mode == "uint8" and values.size:
             check_8bit(float(values.min()), float(values.max()))
         if self.to == "power":
-            return self._power(values).astype(np.float32)
+            return np.minimum(self._power(values), LARGEST_POWER).astype(np.float32)
         if self.mode == "linear":
             values = _decibel(values)
         assert self.low is not None
         assert self.high is not None
-        unit = (values - values.dtype.type(self.low)) * values.dtype.type(1 / (self.high - self.low))
+        # divided, not multiplied by the inverse: that overflows where the range is tiny
+        unit = (values - values.dtype.type(self.low)) / values.dtype.type(self.high - self.low)
         return np.clip(unit, 0, 1, out=unit).astype(np.float32)
 
     def _power(self, values: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from kestrel.engine.errors import EngineError
 from kestrel.engine.scaling import resolve
 from kestrel.engine.statistics import Statistics
+from kestrel.models.sar_ships.stretch import stretch
 from kestrel.models.task import Scale
 
 
@@ -103,3 +104,24 @@ def test_property_the_result_of_a_pixel_depends_on_nothing_but_its_value(cut):
     values = np.random.default_rng(0).integers(0, 3000, 201).astype(np.uint16)
     scaling = resolve(Scale(), statistics(values))
     assert (scaling.apply(values)[cut:] == scaling.apply(values[cut:])).all()
+
+
+@pytest.mark.parametrize("factor", [1e-320, 1e-42, 1e-30, 1e27])
+@pytest.mark.parametrize("to", ["unit", "power"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_feature_extreme_ranges_stay_finite(factor, to, dtype):
+    values = (np.linspace(1, 100, 50) * factor).astype(dtype)
+    if values[0] == values[-1]:
+        pytest.skip("float32 holds nothing that small")
+    result = scaled(values, mode="percentile", to=to)
+    assert np.isfinite(result).all()
+    assert (np.diff(result) >= 0).all()
+
+
+def test_oracle_the_percentile_stretch_is_the_one_of_the_training_data():
+    values = np.random.default_rng(0).gamma(2, 50, 1000).astype(np.float32)
+    scaling = resolve(Scale(mode="percentile"), statistics(values))
+    assert scaling.low is not None
+    assert scaling.high is not None
+    assert np.array_equal(scaling.apply(values), stretch(values, scaling.low, scaling.high))
