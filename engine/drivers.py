@@ -18,7 +18,7 @@ from rasterio.io import DatasetReader
 from .errors import EngineError
 
 #: File formats an analyst keeps rasters in. None of them runs code or opens connections; VRT is
-#: looked into by :func:`source_files`.
+#: looked into by :func:`source_files`. ERS is left out: its header opens any other raster, a VRT too.
 ALLOWED = (
     "GTiff",
     "COG",
@@ -30,7 +30,6 @@ ALLOWED = (
     "ENVI",
     "HFA",
     "EHdr",
-    "ERS",
     "AAIGrid",
     "RST",
     "SAGA",

@@ -69,6 +69,13 @@ def _clipped(shapes: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarra
 def read_land(path: str, buffer_m: float, scene: Scene, track: Track) -> Land:
     """Read a polygon layer, keep what touches the scene, widen it; raises EngineError."""
     file = check_path(path, "polygon layer")
+    with file.open("rb") as stream:
+        if b"<OGRVRT" in stream.read(8192):  # it may name any other source, a remote one too
+            raise EngineError(
+                "input",
+                f"The land mask {file.name} is a virtual layer (VRT), whose sources are not followed.",
+                "Save it as a GeoPackage first.",
+            )
     georef = scene.georef
     if buffer_m and not georef.earth:
         raise EngineError(

@@ -119,6 +119,18 @@ def test_security_formats_off_the_list_are_refused(tmp_path):
         open_scene(str(path), 1)
 
 
+def test_security_a_header_that_opens_other_rasters_is_refused(tmp_path):
+    rasters.write(tmp_path / "a.tif", IMAGE)
+    path = tmp_path / "a.ers"
+    path.write_text(
+        'DatasetHeader Begin\n\tDataFile = "a.tif"\n\tDataSetType = Translated\n\tDataType = Raster\n'
+        "\tRasterInfo Begin\n\t\tCellType = Unsigned8BitInteger\n\t\tNrOfLines = 256\n"
+        "\t\tNrOfCellsPerLine = 256\n\t\tNrOfBands = 1\n\tRasterInfo End\nDatasetHeader End\n"
+    )
+    with pytest.raises(EngineError, match="cannot be opened as a raster"):
+        open_scene(str(path), 1)
+
+
 def vrt(path, source, relative=1, extra="", tag="SimpleSource"):
     path.write_text(
         f'<VRTDataset rasterXSize="256" rasterYSize="256"><VRTRasterBand dataType="Byte" band="1">{extra}'

@@ -129,6 +129,20 @@ def test_exception_not_polygons_or_not_a_layer(files, tmp_path):
         run(files["north_up"], tmp_path, land=tmp_path / "none.gpkg")
 
 
+def test_exception_virtual_layers_and_tables_without_geometry(files, tmp_path):
+    virtual = tmp_path / "land.vrt"
+    virtual.write_text(
+        '<OGRVRTDataSource><OGRVRTLayer name="x"><SrcDataSource>/vsicurl/http://127.0.0.1:1/x.gpkg'
+        "</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    )
+    with pytest.raises(EngineError, match="virtual layer"):
+        run(files["north_up"], tmp_path, land=virtual)
+    table = tmp_path / "land.csv"
+    table.write_text("name,area\nisland,5\n")
+    with pytest.raises(EngineError, match="holds no geometries, not polygons"):
+        run(files["north_up"], tmp_path, land=table)
+
+
 @pytest.mark.parametrize("epsg", [3031, 3413])
 def test_feature_land_over_a_pole(tmp_path, epsg):
     """In degrees the pole is an edge of the map, and the scene's outline alone does not reach it."""
