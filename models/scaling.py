@@ -24,6 +24,9 @@ def scale_from(params: Mapping[str, Any], to: Literal["unit", "power"] = "unit")
     if scale.mode not in get_args(ScaleMode):
         raise ModelError(f"SCALE_MODE is {scale.mode!r}, it must be one of {', '.join(get_args(ScaleMode))}.")
     low, high = scale.minimum, scale.maximum
+    for name, value in (("SCALE_MIN", low), ("SCALE_MAX", high)):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ModelError(f"{name} is {value!r}, it must be a number.")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ModelError(f"SCALE_MIN {low:g} must lie below SCALE_MAX {high:g}.")
     return scale

@@ -337,7 +337,10 @@ def _tile(overlap: int, scene: SceneInfo) -> int:
 
 def _number(params: Mapping[str, Any], name: str, default: float) -> float:
     """Return a number from 0; missing, None and 0 are the default. Raises ModelError otherwise."""
-    value = float(params.get(name) or default)
+    typed = params.get(name) or default
+    if isinstance(typed, bool) or not isinstance(typed, int | float):
+        raise ModelError(f"{name.upper()} is {typed!r}, it must be a number.")
+    value = float(typed)
     if not (math.isfinite(value) and value > 0):
         raise ModelError(f"{name.upper()} is {value:g}, it must not be negative.")
     return value

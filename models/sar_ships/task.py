@@ -52,9 +52,9 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
     net = net.eval().requires_grad_(False).fuse().to(_device(device))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     typed = params.get("confidence")
-    confidence = CONFIDENCE if typed is None else float(typed)
-    if not 0 <= confidence <= 1:
-        raise ModelError(f"CONFIDENCE is {confidence:g}, it must lie in 0 to 1.")
+    confidence = CONFIDENCE if typed is None else typed
+    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
+        raise ModelError(f"CONFIDENCE is {confidence!r}, it must be a number from 0 to 1.")
     card = loaded.card
     image = Input("image", bands=1, gsd=card.gsd, scale=scale_from(params), fill="median", pad=PAD)
     return Task(

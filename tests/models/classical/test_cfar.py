@@ -282,7 +282,10 @@ def test_feature_windows_follow_both_pixel_sides():
         ({"guard": 700}, "BACKGROUND 600 m does not reach beyond GUARD 700 m"),
         ({"background": 20}, "BACKGROUND 20 m does not reach"),
         ({"background": float("nan")}, "BACKGROUND is nan"),
+        ({"background": "wide"}, "BACKGROUND is 'wide', it must be a number"),
+        ({"guard": True}, "GUARD is True, it must be a number"),
         ({"scale_mode": "log"}, "SCALE_MODE is 'log'"),
+        ({"scale_mode": "db", "scale_min": "low"}, "SCALE_MIN is 'low', it must be a number"),
         ({"scale_min": 5, "scale_max": -25}, "SCALE_MIN 5 must lie below SCALE_MAX -25"),
     ],
 )

@@ -126,6 +126,8 @@ def test_feature_overlap_of_the_issue():
 def test_exception_parameters(ships):
     with pytest.raises(ModelError, match=r"CONFIDENCE is 1\.5"):
         build(ships[0], confidence=1.5)
+    with pytest.raises(ModelError, match="CONFIDENCE is 'high', it must be a number"):
+        build(ships[0], confidence="high")
     with pytest.raises(ModelError, match="SCALE_MODE is 'sqrt'"):
         build(ships[0], scale_mode="sqrt")
     with pytest.raises(ModelError, match="Device 'abacus' is not available"):
