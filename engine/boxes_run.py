@@ -155,7 +155,7 @@ def _detect(
                 if item.tile.grid_row != row:
                     row = item.tile.grid_row
                     merger.advance(grid.ys[row])
-                _count(item, grid, counts)
+                _count(item, plan, counts)
                 if quicklook is not None:
                     quicklook.add(item)
                 if item.image is None:
@@ -194,19 +194,16 @@ def _batches(loaded: Iterator[Loaded], forward: Forward) -> Iterator[list[Loaded
         yield group
 
 
-def _count(item: Loaded, grid: Any, counts: Counts) -> None:
-    """Count a tile and the pixels that no earlier tile of the grid has."""
+def _count(item: Loaded, plan: Plan, counts: Counts) -> None:
+    """Count a tile and the pixels that no earlier tile of the plan has."""
     if item.image is None:
         counts.tiles_nodata += 1
     else:
         counts.tiles_run += 1
-    i, j = divmod(item.tile.number, len(grid.xs))
-    top = grid.ys[i - 1] + grid.tile[0] - item.tile.row if i else 0
-    left = grid.xs[j - 1] + grid.tile[1] - item.tile.col if j else 0
-    new = item.valid[max(0, top) :, max(0, left) :]
-    valid = int(np.count_nonzero(new))
+    new = plan.first_seen(item.tile)
+    valid = int(np.count_nonzero(item.valid & new))
     counts.valid_pixels += valid
-    counts.invalid_pixels += new.size - valid
+    counts.invalid_pixels += int(np.count_nonzero(new)) - valid
 
 
 class _Clock:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from ..models.task import Task
 from .errors import EngineError
@@ -40,6 +43,26 @@ class Plan:
         """Return how many tiles the reader may be ahead."""
         tile_bytes = self.grid.tile[0] * self.grid.tile[1] * TILE_PIXEL_BYTES
         return max(1, min(DEPTH, AHEAD_BYTES // tile_bytes))
+
+    @cached_property
+    def _numbers(self) -> frozenset[int]:
+        return frozenset(tile.number for tile in self.chosen or ())
+
+    def first_seen(self, tile: Tile) -> np.ndarray:
+        """Return bool (h, w): the pixels of a tile that no earlier tile of the plan has."""
+        grid = self.grid
+        new = np.ones((tile.height, tile.width), bool)
+        i, j = divmod(tile.number, len(grid.xs))
+        if self.chosen is None:  # every earlier tile runs: those above and to the left hold them all
+            new[: max(0, grid.ys[i - 1] + grid.tile[0] - tile.row) if i else 0] = False
+            new[:, : max(0, grid.xs[j - 1] + grid.tile[1] - tile.col) if j else 0] = False
+            return new
+        for other in grid.touching(tile.col, tile.row, tile.col + tile.width, tile.row + tile.height):
+            if other.number < tile.number and other.number in self._numbers:
+                top, left = max(0, other.row - tile.row), max(0, other.col - tile.col)
+                bottom = other.row + other.height - tile.row
+                new[top:bottom, left : other.col + other.width - tile.col] = False
+        return new
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles to look at, row by row."""

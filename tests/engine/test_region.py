@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import shapely
 from kestrel.engine.errors import EngineError
+from kestrel.engine.events import Track
+from kestrel.engine.grid import plan_grid
+from kestrel.engine.region import read_region
+from kestrel.engine.scene import open_scene
 from kestrel.tests.support import rasters, toys
-from kestrel.tests.support.jobs import run
+from kestrel.tests.support.jobs import Recorder, run
 from pyproj import Transformer
 
 SHIPS = [(20, 20, 40, 26), (150, 40, 170, 46), (60, 150, 66, 170), (200, 200, 230, 206)]
@@ -188,3 +192,16 @@ def test_feature_an_area_around_the_whole_earth_is_the_whole_raster(files, tmp_p
 def test_exception_aoi_that_is_no_polygon_of_finite_lines(files, tmp_path, wkt):
     with pytest.raises(EngineError, match="AOI is not a geometry"):
         run(files["north_up"], tmp_path, aoi_wkt=wkt, crs_wkt="EPSG:32633")
+
+
+def test_oracle_pixels_of_an_area_are_counted_once_each(files, tmp_path):
+    """Two corners of the raster: the tiles that run are no rectangle, and each pixel counts once."""
+    wanted = shapely.union_all([area("north_up", (0, 0, 90, 30)), area("north_up", (0, 0, 20, 150))])
+    outcome, _ = run(files["north_up"], tmp_path, aoi_wkt=wanted.wkt, crs_wkt="EPSG:32633")
+    scene = open_scene(str(files["north_up"]), 1)
+    region = read_region(scene, None, wanted.wkt, "EPSG:32633", Track(Recorder()))
+    grid = plan_grid(scene.height, scene.width, 64, 16, 8, 0)
+    seen = np.zeros((scene.height, scene.width), bool)
+    for tile in region.tiles(grid):
+        seen[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width] = True
+    assert outcome.figures["valid_pixels"] + outcome.figures["invalid_pixels"] == seen.sum()
