@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 #: Everything the engine or a model imports; the first line is enough for methods without torch.
-BASE_PACKAGES = ("numpy", "rasterio", "shapely", "geopandas", "pyogrio", "scipy")
+BASE_PACKAGES = ("numpy", "rasterio", "shapely", "geopandas", "pyproj", "pyogrio", "scipy")
 MODEL_PACKAGES = ("torch", "safetensors", "einops")
 REPORT_PACKAGES = ("matplotlib",)
 PACKAGES = BASE_PACKAGES + MODEL_PACKAGES + REPORT_PACKAGES
