@@ -207,8 +207,9 @@ class Worker:
     def _answer(self, job: Job) -> tuple[dict[str, str], dict[str, Any], list[str]]:
         """Return (outputs, figures, warnings) of a Job; raises what the engine raises."""
         events = RunEvents(self._channel, self._cancel)
+        # before the imports below: they take seconds on a slow disk, and the user should see a sign
+        events.progress(0.0, stage="starting")
         if job.kind == "status":
-            events.progress(0.0, stage="checking the runtime")
             from .status import status
 
             figures, warnings = status(job.scratch)

@@ -1,5 +1,7 @@
 """Property: whatever the seams cut, every object comes out once and whole."""
 
+import time
+
 import numpy as np
 import pytest
 from kestrel.engine.boxes import from_tile
@@ -150,3 +152,26 @@ def test_feature_memory_follows_one_row_not_the_scene():
         merger.add(from_tile(raw, at, grid, 32, np.ones((at.height, at.width), bool), 0.45))
     assert len(merger.finish()) == len(objects)
     assert most <= 10
+
+
+def test_oracle_40_000_boxes_are_merged_in_under_5_s():
+    """A dense scene of 8000 x 8000 pixels, most objects seen by several tiles (ENGINE.md, section 5)."""
+    rng, side, tile, overlap = np.random.default_rng(0), 8000, 640, 128
+    centre, size = rng.uniform(0, side, (40_000, 2)), rng.uniform(8, 40, (40_000, 2))
+    boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+    grid, valid = plan_grid(side, side, tile, overlap, 64, 0), np.ones((tile, tile), bool)
+    answers = []
+    for number in range(len(grid)):
+        at = grid.at(*divmod(number, len(grid.xs)))
+        local = boxes - [at.col, at.row, at.col, at.row]
+        middle = (local[:, :2] + local[:, 2:]) / 2
+        seen = local[((middle >= 0) & (middle < tile)).all(axis=1)]
+        answers.append((at, np.column_stack([seen, rng.uniform(0.25, 1, len(seen)), np.zeros(len(seen))])))
+    assert sum(len(raw) for _, raw in answers) > 40_000
+    start, merger = time.process_time(), Merger(0.45)  # of this process: the machine may be busy
+    for at, raw in answers:
+        merger.advance(at.row)
+        merger.add(from_tile(raw, at, grid, overlap, valid, 0.45))
+    found = merger.finish()
+    assert time.process_time() - start < 5
+    assert len(found) > 20_000
