@@ -44,7 +44,7 @@ def load():
     QgsProject.instance().addMapLayers([ships, scene])
     iface.setActiveLayer(ships)
     # QGIS zooms to the first layers by itself, a moment later
-    QTimer.singleShot(2000, lambda: zoom(ships))
+    QTimer.singleShot(2000, lambda: zoom(ships, scene.extent()))
     for dock in window.findChildren(__import__("qgis.PyQt.QtWidgets", fromlist=["QDockWidget"]).QDockWidget):
         name = dock.objectName()
         if "Processing" in name or "Toolbox" in name:
@@ -56,13 +56,14 @@ def load():
             dock.hide()
     QTimer.singleShot(6000, grab)
 
-def zoom(ships):
+def zoom(ships, whole):
     # the largest ship and what lies within 3 km of it
     largest = max(ships.getFeatures(), key=lambda feature: feature.geometry().area())
     middle = largest.geometry().centroid().asPoint()
-    iface.mapCanvas().setExtent(
-        QgsRectangle(middle.x() - 3000, middle.y() - 3000, middle.x() + 3000, middle.y() + 3000)
-    )
+    # the canvas is about square; keep it on the scene
+    x = min(max(middle.x(), whole.xMinimum() + 3500), whole.xMaximum() - 3500)
+    y = min(max(middle.y(), whole.yMinimum() + 3500), whole.yMaximum() - 3500)
+    iface.mapCanvas().setExtent(QgsRectangle(x - 3000, y - 3000, x + 3000, y + 3000))
     iface.mapCanvas().refresh()
 
 def grab():
