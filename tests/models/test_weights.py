@@ -187,7 +187,11 @@ def test_exception_keys_and_shapes(file):
         check_keys({**loaded.tensors}, torch.nn.Identity(), "own.safetensors")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.data())
 def test_property_damaged_bytes_raise_nothing_but_a_sentence(tmp_path, data):
     path = tmp_path / "fuzz.safetensors"
