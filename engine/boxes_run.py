@@ -58,7 +58,7 @@ def run_boxes(
         statistics = scene_statistics(scene, region.rect if region else None, track)
         scaling = resolve(task.inputs[0].scale, statistics)
     fill = _fill(task, float(scaling.apply(np.array([statistics.median]))[0]))
-    track.info(f"Scaling: {scaling.mode}, {scaling.low} to {scaling.high}, from {scaling.source}.")
+    track.info(f"Scaling: {scaling.mode}, {scaling.low:.4g} to {scaling.high:.4g}, from {scaling.source}.")
     _warn_of_saturation(scaling, statistics, track)
 
     forward = Forward(task, plan.grid, land, device, batch, track)
