@@ -16,13 +16,7 @@ SHIPS = "kestrel:detectships"
 DATA = Path(os.environ.get("KESTREL_DATA") or ROOT.parent / "shared" / "data")
 HRSID_CHIP = "hrsid_official4/P0135_1800_2600_4800_5600.png"
 
-pytestmark = [
-    pytest.mark.qgis,
-    pytest.mark.skipif(
-        not (ROOT / "resources" / "weights" / "sar_ships.safetensors").exists(),
-        reason="no weights are shipped",
-    ),
-]
+pytestmark = pytest.mark.qgis
 
 
 @pytest.fixture(autouse=True)
