@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from .drivers import check_path, gdal_env, open_dataset, source_files
 from .errors import EngineError, ReadError
 from .georef import Georef, read_georef
-from .validity import Validity, validity
+from .validity import KnownMasks, Validity, validity
 
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
@@ -32,22 +32,49 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Scene:
-    """One band of one raster, described. Holds no open file, so threads may share it.
+    """The chosen bands of one raster, described. Holds no open file, so threads may share it.
 
-    ``block``: (rows, columns) of the file's own blocks. ``notes``: what the user should be warned
-    of. ``stamps``: the file and, for a VRT, every file below it.
+    ``bands``: numbers from 1, in the order in which a model wants them. ``dtypes``, ``validities``: of
+    every band of the file, the first at index 0. ``block``: (rows, columns) of the file's own blocks.
+    ``notes``: what the user should be warned of. ``stamps``: the file and, for a VRT, every file below it.
     """
 
     path: Path
-    band: int
+    bands: tuple[int, ...]
     width: int
     height: int
-    dtype: np.dtype
+    dtypes: tuple[np.dtype, ...]
     block: tuple[int, int]
-    validity: Validity
+    validities: tuple[Validity, ...]
     georef: Georef
     stamps: tuple[Stamp, ...]
     notes: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Return how many bands the file has."""
+        return len(self.dtypes)
+
+    @property
+    def band(self) -> int:
+        """Return the first chosen band."""
+        return self.bands[0]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Return the first chosen band's dtype."""
+        return self.dtypes[self.band - 1]
+
+    @property
+    def validity(self) -> Validity:
+        """Return how to tell the first chosen band's valid pixels."""
+        return self.validities[self.band - 1]
+
+    def with_bands(self, bands: Sequence[int]) -> Scene:
+        """Return the same scene with other bands chosen; raises EngineError for one that is not there."""
+        with gdal_env(), open_dataset(self.path) as dataset:
+            _check_bands(dataset, self.path, bands)
+        return replace(self, bands=tuple(bands))
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -79,32 +106,49 @@ class Reader:
         self._dataset = dataset
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (values in the file's dtype, valid bool), both (height, width).
+        """Return (values in the file's dtype, valid bool) of the first band, both (height, width).
 
         The window must lie inside the raster. Raises EngineError naming file and window when the
         file is truncated or damaged there.
         """
+        values, valid = self.read_bands(row, col, height, width, self.scene.bands[:1])
+        return values[0], valid[0]
+
+    def read_bands(
+        self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return (values, valid bool), both (C, height, width), of ``bands`` or the chosen ones.
+
+        Bands of different dtypes come in one that holds them all. Raises as :meth:`read` does.
+        """
         scene = self.scene
+        bands = scene.bands if bands is None else bands
         assert row >= 0 <= col
         assert row + height <= scene.height
         assert col + width <= scene.width
         window = Window(col, row, width, height)
         try:
-            values = self._dataset.read(scene.band, window=window)
-            valid = scene.validity.valid(self._dataset, window, values)
+            dtype = np.result_type(*{scene.dtypes[band - 1] for band in bands})
+            values = self._dataset.read(list(bands), window=window, out_dtype=dtype)
+            known = KnownMasks(self._dataset, window)
+            valid = np.stack(
+                [scene.validities[b - 1].valid(known, part) for b, part in zip(bands, values, strict=True)]
+            )
         except RasterioError as error:
+            named = f"band {bands[0]}" if len(bands) == 1 else f"bands {', '.join(map(str, bands))}"
             raise ReadError(
                 "input",
                 f"{scene.path} cannot be read at rows {row}-{row + height}, columns {col}-{col + width} "
-                f"of band {scene.band}: {_cause(error)}.",
+                f"of {named}: {_cause(error)}.",
                 "The file is truncated or damaged: copy or download it again.",
             ) from None
         return values, valid
 
 
-def open_scene(path: str, band: int) -> Scene:
+def open_scene(path: str, bands: int | Sequence[int]) -> Scene:
     """Look at a raster and return its description; raises EngineError for what cannot be used."""
     file = check_path(path)
+    chosen = (bands,) if isinstance(bands, int) else tuple(bands)
     stamps = tuple(_stamp(file) for file in _sources(file))
     with gdal_env(), open_dataset(file) as dataset:
         if dataset.count == 0:
@@ -113,10 +157,33 @@ def open_scene(path: str, band: int) -> Scene:
                 f"{file.name}: Raster has no readable band.",
                 "Choose one of its subdatasets, or another file.",
             )
+        _check_bands(dataset, file, chosen)
+        georef = read_georef(dataset)
+        return Scene(
+            path=file,
+            bands=chosen,
+            width=dataset.width,
+            height=dataset.height,
+            dtypes=tuple(_dtype(name) for name in dataset.dtypes),
+            block=dataset.block_shapes[chosen[0] - 1],
+            validities=tuple(validity(dataset, band) for band in dataset.indexes),
+            georef=georef,
+            stamps=stamps,
+            notes=(*_notes(dataset, chosen[0]), *georef.notes),
+        )
+
+
+def _dtype(name: str) -> np.dtype:
+    # GDAL's complex integers have no numpy type; nothing reads such a band
+    return np.dtype("complex64" if name.startswith("complex_") else name)
+
+
+def _check_bands(dataset: DatasetReader, file: Path, bands: Sequence[int]) -> None:
+    for band in bands:
         if not 1 <= band <= dataset.count:
-            bands = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
+            has = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
             raise EngineError(
-                "parameter", f"{file.name} has {bands}, so there is no band {band}.", "Choose another BAND."
+                "parameter", f"{file.name} has {has}, so there is no band {band}.", "Choose another BAND."
             )
         dtype = dataset.dtypes[band - 1]
         if dtype.startswith("complex"):
@@ -125,19 +192,6 @@ def open_scene(path: str, band: int) -> Scene:
                 "Complex SAR data: convert to amplitude or intensity first.",
                 f"Band {band} of {file.name} is {dtype}.",
             )
-        georef = read_georef(dataset)
-        return Scene(
-            path=file,
-            band=band,
-            width=dataset.width,
-            height=dataset.height,
-            dtype=np.dtype(dtype),
-            block=dataset.block_shapes[band - 1],
-            validity=validity(dataset, band),
-            georef=georef,
-            stamps=stamps,
-            notes=(*_notes(dataset, band), *georef.notes),
-        )
 
 
 def _sources(file: Path) -> list[Path]:

@@ -31,16 +31,41 @@ class Validity:
     mask: bool
     alpha: int | None
 
-    def valid(self, dataset: DatasetReader, window: Window, values: np.ndarray) -> np.ndarray:
-        """Return bool (h, w): True where ``values``, read from ``window``, may be used."""
+    def valid(self, masks: KnownMasks, values: np.ndarray) -> np.ndarray:
+        """Return bool (h, w): True where ``values``, read from the window of ``masks``, may be used."""
         valid = finite(values)
         if self.nodata is not None:
             valid &= values != values.dtype.type(self.nodata)
         if self.mask:
-            valid &= dataset.read_masks(self.band, window=window) != 0
+            valid &= masks.mask(self.band)
         if self.alpha is not None:
-            valid &= dataset.read(self.alpha, window=window) != 0
+            valid &= masks.alpha(self.alpha)
         return valid
+
+
+class KnownMasks:
+    """The masks of one window, each read once however many bands share it."""
+
+    def __init__(self, dataset: DatasetReader, window: Window) -> None:
+        """Read nothing yet."""
+        self._dataset = dataset
+        self._window = window
+        self._shared: np.ndarray | None = None
+        self._alpha: dict[int, np.ndarray] = {}
+
+    def mask(self, band: int) -> np.ndarray:
+        """Return bool (h, w): True where the band's mask says that there is data."""
+        if MaskFlags.per_dataset not in self._dataset.mask_flag_enums[band - 1]:
+            return self._dataset.read_masks(band, window=self._window) != 0
+        if self._shared is None:
+            self._shared = self._dataset.read_masks(band, window=self._window) != 0
+        return self._shared
+
+    def alpha(self, band: int) -> np.ndarray:
+        """Return bool (h, w): True where an alpha band is not 0."""
+        if band not in self._alpha:
+            self._alpha[band] = self._dataset.read(band, window=self._window) != 0
+        return self._alpha[band]
 
 
 def finite(values: np.ndarray) -> np.ndarray:

@@ -6,14 +6,14 @@ the engine and classical methods can use them alone. Contract: CONTRACTS.md, sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 Kind = Literal["scores", "raster", "boxes"]
-ScaleMode = Literal["auto", "uint8", "percentile", "db", "linear"]
+ScaleMode = Literal["auto", "uint8", "percentile", "db", "linear", "given"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Scale:
     ``to="unit"``: float32 in 0..1, clipped. ``auto`` is ``uint8`` for 8-bit data, else
     ``percentile``; ``uint8`` divides by 255; ``percentile`` stretches between the scene's
     ``percentiles``; ``db`` stretches values already in decibels between ``minimum`` and
-    ``maximum``; ``linear`` takes 10 log10 first, then does the same.
+    ``maximum``; ``linear`` takes 10 log10 first, then does the same; ``given`` stretches between
+    ``lows`` and ``highs``, one raw value for all bands or one for each.
 
     ``to="power"``: linear backscatter power, float32 >= 0. ``db`` is 10^(x/10), clipped to
     ``minimum``..``maximum`` dB; ``linear`` is taken as it is, clipped likewise; ``uint8`` and
@@ -36,6 +37,8 @@ class Scale:
     maximum: float = 5.0
     percentiles: tuple[float, float] = (1.0, 99.5)
     to: Literal["unit", "power"] = "unit"
+    lows: tuple[float, ...] = ()
+    highs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,20 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class Block:
+    """A piece of the scene's lattice (CONTRACTS.md, section 6), for what a task asks of the whole scene.
+
+    ``image``: float32 (C, h, w), scaled, 0 where invalid. ``valid``: bool (h, w), True where every
+    band is valid. ``row``, ``col``: its upper left pixel in the scene.
+    """
+
+    image: np.ndarray
+    valid: np.ndarray
+    row: int
+    col: int
+
+
+@dataclass(frozen=True)
 class Task:
     """A model, ready to run on tiles.
 
@@ -94,12 +111,19 @@ class Task:
     ``margin``: half the effective receptive field, 0 for boxes and global context; ``shrinkable``:
     a smaller tile gives the same result within 1e-5; ``overlap``: automatic overlap in pixels for
     this scene, from ``(tile) -> int``; ``outputs``: names of the answer's bands with units, or the
-    class names for boxes.
+    class names for boxes. ``factor``: output pixels along an axis for each input pixel.
+
+    ``change``: for kind ``raster``, the answer is the input restored, in its own scaled units; the
+    engine applies the difference to the raw values, so that what is not changed stays exact.
+    ``survey``: what the task asks of the whole scene before any tile: called once with blocks of the
+    lattice, returns the task to run.
 
     ``prepare(Tiles) -> Any`` and ``predict(Any) -> list``: for kind ``boxes`` the list holds one
     float32 array (N, 6) or (N, 7) per tile: x1, y1, x2, y2 in tile pixels (pixel edges: the first
     pixel spans 0..1), score 0..1, class index, and optionally 1 where the task itself knows that
-    the object is cut by the part of the tile it can see.
+    the object is cut by the part of the tile it can see. For ``raster`` and ``scores`` it holds one
+    float32 array (C, T * factor, T * factor) per tile; scores are probabilities, not logits, because
+    overlapping tiles are averaged.
     """
 
     name: str
@@ -113,6 +137,9 @@ class Task:
     prepare: Callable[[Tiles], Any]
     predict: Callable[[Any], list[np.ndarray]]
     overlap: Callable[[int], int] = lambda tile: tile // 4
+    factor: int = 1
+    change: bool = False
+    survey: Callable[[Iterator[Block]], Task] | None = None
     model_id: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
 
