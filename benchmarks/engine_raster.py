@@ -251,8 +251,11 @@ def tiles_of(height: int, width: int) -> int:
     return len(plan_grid(height, width, TILE, OVERLAP, 8, 0))
 
 
-def compare(kind: str, folder: Path, height: int, width: int, rounds: int) -> list[str]:
-    """Print the rows of one raster, medians of interleaved rounds; return what was promised and kept."""
+def compare(kind: str, folder: Path, height: int, width: int, rounds: int) -> tuple[list[str], float]:
+    """Print the rows of one raster, medians of interleaved rounds.
+
+    Returns what was promised and kept, and the engine's peak memory.
+    """
     path, pixels = raster(folder, height, width), height * width / 1e6
     tiles, outs = tiles_of(height, width), {name: folder / f"{name}.tif" for name in VARIANTS}
     one = run_child("forward", kind, tiles=BATCH)
@@ -282,7 +285,7 @@ def compare(kind: str, folder: Path, height: int, width: int, rounds: int) -> li
     strips = 2 * OUTPUTS[kind][0] * TILE * width * 4 / 2**20
     limit, worst = one.peak_mb + strips + PROMISED_MB, max(peak["engine"], peak["serial"])
     overhead = median(run.overhead for run in runs["engine"])
-    return [
+    notes = [
         f"{kind}, {height} x {width}, {tiles} tiles, rounds: {rounds}, spread of the engine's overhead "
         f"{min(r.overhead for r in runs['engine']):.1f} to {max(r.overhead for r in runs['engine']):.1f} %: "
         f"promised {PROMISED_OVERHEAD:g} %, {verdict(overhead <= PROMISED_OVERHEAD)}.",
@@ -292,10 +295,11 @@ def compare(kind: str, folder: Path, height: int, width: int, rounds: int) -> li
         f"The same bytes with and without threads: {'yes' if same else 'NO'}. "
         f"Where one tile alone sees the ground, equal to the plain loop: {'yes' if agree else 'NO'}.",
     ]
+    return notes, worst
 
 
-def dark_channel(folder: Path, height: int, width: int, rounds: int) -> None:
-    """Print the dark channel's row for one raster."""
+def dark_channel(folder: Path, height: int, width: int, rounds: int) -> float:
+    """Print the dark channel's row for one raster; return its peak memory."""
     path, out = raster(folder, height, width), folder / "dark.tif"
     runs = []
     for _ in range(rounds):
@@ -304,10 +308,12 @@ def dark_channel(folder: Path, height: int, width: int, rounds: int) -> None:
     wall, inside, overhead = (
         statistics.median(getattr(run, name) for run in runs) for name in ("wall", "inside", "overhead")
     )
+    peak = max(run.peak_mb for run in runs)
     say(
         f"| {height} x {width} | {wall:.1f} | {inside:.1f} | {overhead:.1f} "
-        f"| {height * width / 1e6 / wall:.2f} | {max(run.peak_mb for run in runs):.0f} |"
+        f"| {height * width / 1e6 / wall:.2f} | {peak:.0f} |"
     )
+    return peak
 
 
 def say(line: str) -> None:
@@ -359,14 +365,21 @@ def main() -> int:
     sizes = [(asked.height, asked.rounds)] + ([(asked.tall, asked.tall_rounds)] if asked.tall else [])
     with tempfile.TemporaryDirectory(prefix="kestrel-benchmark-") as name:
         for what in asked.what:
-            before, notes = load(), []
+            before, notes, peaks = load(), [], []
             say(f"\n{TITLES[what]}:\n")
             header(COLUMNS if what in OUTPUTS else COLUMNS_DARK)
             for height, rounds in sizes:
                 if what == "dark":
-                    dark_channel(Path(name), height, asked.width, rounds)
-                else:
-                    notes += compare(what, Path(name), height, asked.width, rounds)
+                    peaks.append(dark_channel(Path(name), height, asked.width, rounds))
+                    continue
+                more, peak = compare(what, Path(name), height, asked.width, rounds)
+                notes += more
+                peaks.append(peak)
+            if asked.tall:
+                notes.append(
+                    f"The engine's peak memory at {asked.tall} rows is {peaks[1] - peaks[0]:+.0f} MB "
+                    f"beside that at {asked.height}."
+                )
             say("")
             for note in notes:
                 say(f"- {note}")
