@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,13 @@ import numpy as np
 from ..models.task import Task
 from . import provenance
 from .boxes import Boxes, from_tile
-from .errors import EngineError, ReadError
+from .errors import EngineError
 from .events import Track
 from .features import box_features, write_features
 from .forward import Forward
 from .job import Job
 from .land import Land, read_land
+from .loop import TILES_FROM, TILES_TO, Clock, batches, telling_how_far
 from .merging import Merger
 from .pipeline import read_ahead
 from .plan import Plan, log_estimate, make_plan, number
@@ -30,9 +29,6 @@ from .scene import Scene
 from .selection import Limits, select
 from .statistics import Statistics, scene_statistics
 from .tiles import Loaded, Loader
-
-#: Share of the progress bar before the first tile and after the last.
-TILES_FROM, TILES_TO = 0.08, 0.95
 
 
 @dataclass
@@ -64,7 +60,7 @@ def run_boxes(
     forward = Forward(task, plan.grid, land, device, batch, track)
     log_estimate(plan, scene, forward.size, track)
     quicklook = Quicklook(plan.grid) if job.outputs.get("report") else None
-    loader = Loader(plan.grid, task.inputs[0], scaling, fill)
+    loader = Loader(plan.grid, task.inputs[0], (scaling,), fill)
     counts = Counts()
     with track.stage("tiles", TILES_FROM):
         boxes = _detect(scene, plan, loader, forward, limits, counts, quicklook, track, threads)
@@ -145,10 +141,10 @@ def _detect(
     """Run the tiles in reading order and merge row by row."""
     merger = Merger(limits.nms_iou)
     grid, row = plan.grid, 0
-    clock = _Clock(len(plan), track)
+    clock = Clock(len(plan), track)
     reading = read_ahead(scene.reader, loader.load, plan.tiles(), track.cancel, threads, plan.ahead)
     with telling_how_far(clock.share, scene), closing(reading):
-        for batch in _batches(reading, forward):
+        for batch in batches(reading, forward):
             filled = [item for item in batch if item.image is not None]
             answers = iter(forward.run(filled))
             for item in batch:
@@ -177,23 +173,6 @@ def _checked(raw: np.ndarray, task_classes: int) -> np.ndarray:
     return raw
 
 
-def _batches(loaded: Iterator[Loaded], forward: Forward) -> Iterator[list[Loaded]]:
-    """Group tiles so that each group holds one batch of tiles with valid pixels."""
-    group: list[Loaded] = []
-    filled = 0
-    for item in loaded:
-        group.append(item)
-        filled += item.image is not None
-        if filled >= forward.size:
-            yield group
-            group, filled = [], 0
-        elif not filled:
-            yield group  # nodata only: let progress move
-            group = []
-    if group:
-        yield group
-
-
 def _count(item: Loaded, plan: Plan, counts: Counts) -> None:
     """Count a tile and the pixels that no earlier tile of the plan has."""
     if item.image is None:
@@ -204,37 +183,3 @@ def _count(item: Loaded, plan: Plan, counts: Counts) -> None:
     valid = int(np.count_nonzero(item.valid & new))
     counts.valid_pixels += valid
     counts.invalid_pixels += int(np.count_nonzero(new)) - valid
-
-
-class _Clock:
-    """Progress of the tile loop."""
-
-    def __init__(self, total: int, track: Track) -> None:
-        self._total = total
-        self._done = 0
-        self._track = track
-        self._start = time.monotonic()
-
-    def share(self) -> float:
-        """Return the share of tiles done, 0..1."""
-        return self._done / max(1, self._total)
-
-    def tick(self, tiles: int) -> None:
-        """Count tiles done and tell how long the rest may take."""
-        self._done += tiles
-        share = self.share()
-        left = (time.monotonic() - self._start) * (1 - share) / share
-        self._track.progress(
-            TILES_FROM + (TILES_TO - TILES_FROM) * share, self._done, self._total, "tiles", left
-        )
-
-
-@contextmanager
-def telling_how_far(share: Callable[[], float], scene: Scene) -> Iterator[None]:
-    """Add to a read error how far the run had come; a file changed meanwhile explains it better."""
-    try:
-        yield
-    except ReadError as error:
-        scene.check_unchanged()
-        message = f"{error.message.rstrip('.')} ({100 * share():.0f} % of the tiles were done)."
-        raise EngineError(error.code, message, error.hint) from None

@@ -17,11 +17,25 @@ from .land import Land
 from .tiles import Loaded, stack
 
 
+class TileTooLarge(Exception):
+    """There is no memory for one tile, but a smaller one gives the same result."""
+
+
 class Forward:
     """Runs a task on loaded tiles. ``size``: tiles per batch; it only ever shrinks."""
 
-    def __init__(self, task: Task, grid: Grid, land: Land | None, device: str, batch: int, track: Track):
-        """``batch`` 0 = automatic."""
+    def __init__(
+        self,
+        task: Task,
+        grid: Grid,
+        land: Land | None,
+        device: str,
+        batch: int,
+        track: Track,
+        smaller_tiles: bool = False,
+    ):
+        """``batch`` 0 = automatic. ``smaller_tiles``: the caller knows what to do on TileTooLarge."""
+        self._smaller_tiles = smaller_tiles
         self._task = task
         self.classes = task.outputs
         self._grid = grid
@@ -70,6 +84,8 @@ class Forward:
 
     def _shrink(self, failed: int) -> None:
         release_memory(self._device)
+        if failed == 1 and self._smaller_tiles:
+            raise TileTooLarge
         if failed == 1:
             height, width = self._grid.tile
             raise EngineError(

@@ -37,6 +37,12 @@ class Region:
     shape: shapely.Geometry
     rect: Rect
 
+    @property
+    def is_rect(self) -> bool:
+        """Return whether the region is a rectangle along the pixel axes."""
+        left, top, right, bottom = shapely.bounds(self.shape)
+        return bool(shapely.area(self.shape) >= (right - left) * (bottom - top) * (1 - 1e-9))
+
     def tiles(self, grid: Grid) -> list[Tile]:
         """Return the tiles that touch the region, or nearly do, in reading order.
 

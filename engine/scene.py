@@ -144,6 +144,10 @@ class Reader:
             ) from None
         return values, valid
 
+    def read_mask(self, row: int, col: int, height: int, width: int) -> np.ndarray:
+        """Return the mask band that the file's bands share, uint8 (height, width), 0 = no data."""
+        return self._dataset.read_masks(1, window=Window(col, row, width, height))
+
 
 def open_scene(path: str, bands: int | Sequence[int]) -> Scene:
     """Look at a raster and return its description; raises EngineError for what cannot be used."""

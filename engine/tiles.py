@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,10 @@ from .scene import Reader
 
 @dataclass(frozen=True)
 class Loaded:
-    """One tile ready for the model; ``image`` is None when the tile holds no valid pixel.
+    """One tile ready for the model; ``image`` is None when the tile holds no valid pixel that counts.
 
-    ``image``: float32 (C, T, T). ``valid``: bool (h, w) of the window alone, without padding.
+    ``image``: float32 (C, T, T). ``valid``: bool (h, w) of the window alone, without padding: True
+    where all bands are valid.
     """
 
     tile: Tile
@@ -26,38 +27,51 @@ class Loaded:
     valid: np.ndarray
 
 
+def whole(tile: Tile) -> tuple[slice, slice]:
+    """Return the rows and columns of a tile that count: all of them."""
+    return slice(0, tile.height), slice(0, tile.width)
+
+
 @dataclass(frozen=True)
 class Loader:
-    """How this scene's tiles become input; ``fill`` is in scaled units, or None for ``nearest``."""
+    """How this scene's tiles become input.
+
+    ``scalings``: one for each band. ``fill``: in scaled units, or None for ``nearest``. ``counts``: the
+    rows and columns of a tile that can show in the result; a tile without a valid pixel there is skipped.
+    """
 
     grid: Grid
     input: Input
-    scaling: Scaling
+    scalings: tuple[Scaling, ...]
     fill: float | None
+    counts: Callable[[Tile], tuple[slice, slice]] = whole
 
     def load(self, reader: Reader, tile: Tile) -> Loaded:
         """Read one tile; called by the reader thread."""
-        values, valid = reader.read(tile.row, tile.col, tile.height, tile.width)
-        if not valid.any():
+        values, valid = reader.read_bands(tile.row, tile.col, tile.height, tile.width)
+        valid = valid[0] if len(valid) == 1 else valid.all(axis=0)
+        if not valid[self.counts(tile)].any():
             return Loaded(tile, None, valid)
         image = self._scaled(values, valid)
-        return Loaded(tile, pad(image, self.grid.tile, self.input.pad)[None], valid)
+        return Loaded(tile, pad(image, self.grid.tile, self.input.pad), valid)
 
     def _scaled(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        bands = zip(self.scalings, values, strict=True)
         if valid.all():
-            return self.scaling.apply(values)
+            return np.stack([scaling.apply(band) for scaling, band in bands])
         image = np.zeros(values.shape, np.float32)
-        image[valid] = self.scaling.apply(values[valid])
+        for place, (scaling, band) in zip(image, bands, strict=True):
+            place[valid] = scaling.apply(band[valid])
         if self.fill is not None:
-            image[~valid] = self.fill
+            image[:, ~valid] = self.fill
             return image
         rows, cols = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
-        return image[rows, cols]
+        return image[:, rows, cols]
 
 
 def pad(image: np.ndarray, shape: tuple[int, int], how: float | str) -> np.ndarray:
-    """Return (h, w) filled up to ``shape`` below and to the right, by reflection or a constant."""
-    missing = [(0, want - have) for want, have in zip(shape, image.shape, strict=True)]
+    """Return (C, h, w) filled up to ``shape`` below and to the right, by reflection or a constant."""
+    missing = [(0, 0)] + [(0, want - have) for want, have in zip(shape, image.shape[1:], strict=True)]
     if not any(after for _, after in missing):
         return image
     if how == "reflect":

@@ -1,0 +1,184 @@
+"""The plan of a raster output: which pixels it holds, which tiles they need, in which pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from rasterio.features import rasterize
+
+from ..models.task import Task
+from .blend import BLOCK
+from .errors import EngineError
+from .events import Track
+from .grid import Grid, Tile, plan_grid
+from .pipeline import DEPTH
+from .plan import number
+from .region import Region
+from .scene import Scene
+from .windows import AxisWindow, axis_windows
+
+#: Bytes for the rolling strip and what waits to be written, unless MEMORY_MB says otherwise: enough for
+#: 100 000 columns of three bands at tiles of 512 without panels.
+STRIP_BYTES = 2**30
+#: Blocks of rows under way beside the strip: the one leaving, one waiting, one being written.
+BLOCKS_UNDER_WAY = 3
+#: An edge of an area of interest that is meant to lie on a pixel's edge may miss it by rounding.
+SNAP_PX = 1e-6
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A rectangle of the output in output pixels of the whole raster: rows and columns [first, behind)."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True, eq=False)
+class RasterPlan:
+    """Output pixels and their tiles.
+
+    ``rect``: (row, column, height, width) of the output in scene pixels. ``factor``: output pixels for
+    each of them. ``region``: what is wanted inside, or None for all of it. ``rows``, ``cols``: the
+    weights of the grid's tiles along both axes. ``panel``: columns that fit the memory at once.
+    """
+
+    grid: Grid
+    overlap: int
+    factor: int
+    rect: tuple[int, int, int, int]
+    region: Region | None
+    rows: tuple[AxisWindow, ...]
+    cols: tuple[AxisWindow, ...]
+    panel: int
+
+    @property
+    def output(self) -> Piece:
+        """Return the whole output as one piece."""
+        row, col, height, width = (value * self.factor for value in self.rect)
+        return Piece(row, row + height, col, col + width)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return rows and columns of the output."""
+        return self.rect[2] * self.factor, self.rect[3] * self.factor
+
+    @property
+    def ahead(self) -> int:
+        """Return how many tiles the reader may be ahead."""
+        tile_bytes = self.grid.tile[0] * self.grid.tile[1] * 16
+        return max(1, min(DEPTH, 64 * 2**20 // tile_bytes))
+
+    def panels(self, piece: Piece) -> Iterator[Piece]:
+        """Cut a piece into columns that fit the memory; seams lie on blocks."""
+        for left in range(piece.left, piece.right, self.panel):
+            yield Piece(piece.top, piece.bottom, left, min(piece.right, left + self.panel))
+
+    def tiles(self, piece: Piece) -> list[Tile]:
+        """Return every tile with a weight on a wanted pixel of the piece, in reading order."""
+        rows = [i for i, w in enumerate(self.rows) if w.start < piece.bottom and w.stop > piece.top]
+        cols = [j for j, w in enumerate(self.cols) if w.start < piece.right and w.stop > piece.left]
+        near = [self.grid.at(i, j) for i in rows for j in cols]
+        if self.region is None or not near:
+            return near
+        boxes = np.array(
+            [
+                (self.cols[j].start, self.rows[i].start, self.cols[j].stop, self.rows[i].stop)
+                for i in rows
+                for j in cols
+            ]
+        )
+        hit = shapely.intersects(shapely.box(*(boxes / self.factor).T), self.region.shape)
+        return [tile for tile, wanted in zip(near, hit, strict=True) if wanted]
+
+    def counts(self, tile: Tile, piece: Piece) -> tuple[slice, slice]:
+        """Return the rows and columns of a tile, in its own scene pixels, that have a weight on a piece."""
+        rows, cols = self.windows(tile)
+        return (
+            _inside(rows, piece.top, piece.bottom, tile.row, self.factor),
+            _inside(cols, piece.left, piece.right, tile.col, self.factor),
+        )
+
+    def windows(self, tile: Tile) -> tuple[AxisWindow, AxisWindow]:
+        """Return the weights of a tile along both axes."""
+        i, j = divmod(tile.number, len(self.grid.xs))
+        return self.rows[i], self.cols[j]
+
+    def wanted(self, row: int, col: int, height: int, width: int) -> np.ndarray | None:
+        """Return bool (height, width): output pixels whose centre is wanted; None where all are."""
+        if self.region is None or self.region.is_rect:
+            return None
+        move = shapely.transform(self.region.shape, lambda xy: xy * self.factor - [col, row])
+        inside = rasterize([(move, 1)], out_shape=(height, width), dtype=np.uint8)
+        return inside.astype(bool)
+
+
+def plan_raster(
+    scene: Scene, task: Task, params: Mapping[str, Any], region: Region | None, tile: int = 0
+) -> RasterPlan:
+    """Choose tiles, overlap and output; ``tile`` replaces TILE where memory was short.
+
+    TILE and OVERLAP 0 or missing are automatic. Raises EngineError naming the value that does not fit.
+    """
+    tile = tile or int(number(params, "tile", 0, 0, 16384)) or task.tile
+    overlap = int(number(params, "overlap", 0, 0, 16384))
+    if not overlap:
+        # automatic never asks for more than half a tile, unless the margin does: beyond that no pixel is new
+        overlap = max(2 * task.margin, min(int(task.overlap(tile)), tile // 2))
+        if overlap >= tile:
+            raise EngineError(
+                "parameter",
+                f"TILE {tile} is too small: the model needs tiles that overlap by {overlap} pixels.",
+                f"Choose a TILE of at least {-(-2 * overlap // task.multiple) * task.multiple}.",
+            )
+    grid = plan_grid(scene.height, scene.width, tile, overlap, task.multiple, task.margin)
+    rect = (0, 0, scene.height, scene.width) if region is None else snapped(region, scene)
+    rows, cols = (
+        axis_windows(size, starts, tile, overlap, task.margin, task.factor)
+        for size, starts in ((scene.height, grid.ys), (scene.width, grid.xs))
+    )
+    memory = int(number(params, "memory_mb", 0, 0, 2**20)) * 10**6 or STRIP_BYTES
+    channels = len(task.outputs)
+    columns = memory // column_bytes(channels, grid.tile[0] * task.factor, scene.count)
+    panel = max(BLOCK, columns // BLOCK * BLOCK)
+    return RasterPlan(grid, overlap, task.factor, rect, region, rows, cols, panel)
+
+
+def column_bytes(channels: int, tile: int, bands: int) -> int:
+    """Return the bytes that one output column needs: strip, blocks under way, raw and finished rows."""
+    blocks = BLOCKS_UNDER_WAY * BLOCK
+    return 4 * channels * (tile + BLOCK + blocks) + 2 * 8 * bands * BLOCK
+
+
+def snapped(region: Region, scene: Scene) -> tuple[int, int, int, int]:
+    """Return the pixels that a region's bounds touch: row, column, height, width."""
+    left, top, right, bottom = shapely.bounds(region.shape)
+    row, col = max(0, int(np.floor(top + SNAP_PX))), max(0, int(np.floor(left + SNAP_PX)))
+    end_row = min(scene.height, max(row + 1, int(np.ceil(bottom - SNAP_PX))))
+    end_col = min(scene.width, max(col + 1, int(np.ceil(right - SNAP_PX))))
+    return row, col, end_row - row, end_col - col
+
+
+def log_raster_estimate(plan: RasterPlan, scene: Scene, batch: int, disk_bytes: int, track: Track) -> None:
+    """Say before the start what the run takes."""
+    height, width = plan.shape
+    panels = -(-width // plan.panel)
+    memory = column_bytes(3, plan.grid.tile[0] * plan.factor, scene.count) * min(width, plan.panel)
+    track.info(
+        f"{scene.path.name}: output of {width} x {height} pixels, tiles of {plan.grid.tile[1]} x "
+        f"{plan.grid.tile[0]} with {plan.overlap} overlap, {batch} at once"
+        + (f", in {panels} panels of {plan.panel} columns" if panels > 1 else "")
+        + f"; about {memory / 1e6:.0f} MB beside the model, at most {disk_bytes / 1e6:.0f} MB on disk."
+    )
+
+
+def _inside(window: AxisWindow, first: int, behind: int, tile_start: int, factor: int) -> slice:
+    start = max(window.start, first) // factor - tile_start
+    stop = -(-min(window.stop, behind) // factor) - tile_start
+    return slice(max(0, start), max(0, stop))
