@@ -26,9 +26,9 @@ LARGEST_POWER = 1e30
 class Scaling:
     """Numbers that turn raw values into float32 input.
 
-    ``mode``: what was done - ``uint8``, ``percentile``, ``db`` or ``linear``. ``low``, ``high``: the
-    stretch in raw units (``uint8``, ``percentile``) or in dB, None where nothing is clipped. ``to``:
-    ``unit`` (0..1) or ``power``. ``source``: where the two numbers come from.
+    ``mode``: what was done - ``uint8``, ``percentile``, ``given``, ``db`` or ``linear``. ``low``,
+    ``high``: the stretch in raw units (the first three) or in dB, None where nothing is clipped.
+    ``to``: ``unit`` (0..1) or ``power``. ``source``: where the two numbers come from.
     """
 
     mode: str
@@ -75,7 +75,11 @@ class Scaling:
 
 
 def resolve(scale: Scale, statistics: Statistics) -> Scaling:
-    """Fix a task's wish for this scene; raises EngineError where values do not fit the mode."""
+    """Fix a task's wish for one band of this scene; raises EngineError where values do not fit the mode.
+
+    Mode ``given`` holds numbers for each band: :func:`.stretch.resolve_stretch`.
+    """
+    assert scale.mode != "given"
     mode = _mode(scale, statistics)
     if mode in ("db", "linear"):
         if scale.minimum >= scale.maximum:

@@ -63,27 +63,63 @@ class Statistics:
 
 
 def scene_statistics(scene: Scene, region: Rect | None, track: Track) -> Statistics:
-    """Sample a scene; ``region`` is the pixel rectangle of EXTENT/AOI, or None.
+    """Sample a scene's first chosen band; ``region`` is the pixel rectangle of EXTENT/AOI, or None.
 
     Raises EngineError when the raster holds no valid pixel or one value only.
     """
+    (found,) = _collect(scene, scene.bands[:1], region, track)
+    if _same(found.samples):
+        _refuse(scene, found.samples, region)
+    return found
+
+
+def band_statistics(scene: Scene, region: Rect | None, track: Track) -> tuple[Statistics | None, ...]:
+    """Sample all chosen bands in one pass; a pixel counts where every one of them is valid.
+
+    Returns one Statistics for each band, or None for each where no pixel counts: an all-nodata
+    raster is no reason to refuse a restoration. Raises EngineError for a constant band.
+    """
+    found = _collect(scene, scene.bands, region, track)
+    if not len(found[0].samples):
+        return (None,) * len(found)
+    for band, statistics in zip(scene.bands, found, strict=True):
+        if _same(statistics.samples):
+            where = f"Band {band} of {scene.path.name}" + (" inside EXTENT/AOI" if region else "")
+            raise EngineError(
+                "input",
+                f"{where} is constant (all valid pixels are {statistics.minimum:g}).",
+                "Choose other BANDS, another file or another area.",
+            )
+    return found
+
+
+def _collect(
+    scene: Scene, bands: tuple[int, ...], region: Rect | None, track: Track
+) -> tuple[Statistics, ...]:
+    """Return sorted samples of each band: of the lattice, of the region's lattice, or of all blocks."""
     whole = (0, 0, scene.height, scene.width)
+    dtypes = [scene.dtypes[band - 1] for band in bands]
     with scene.reader() as reader:
-        samples = _sample(reader, _lattice(scene, whole), track)
+        read = _Cells(reader, bands)
+        samples = _sample(read, lattice(scene, whole), track)
         source = "the whole raster"
-        if not len(samples) and region is not None:
-            samples = _sample(reader, _lattice(scene, region), track)
+        if not samples.shape[1] and region is not None:
+            samples = _sample(read, lattice(scene, region), track)
             source = "EXTENT/AOI"
-        if _same(samples):
-            # rare: nearly empty or nearly constant; only the last block can prove that it is so
-            found = _until_different(reader, region or whole, samples, track)
+        kept = [part.astype(dtype, copy=False) for part, dtype in zip(samples, dtypes, strict=True)]
+        sources = [source] * len(kept)
+        # rare: nearly empty or nearly constant; only the last block can prove that it is so
+        searches = {i: _Search(part[:1]) for i, part in enumerate(kept) if _same(part)}
+        if searches:
+            _until_different(read, region or whole, searches, track)
+        for i, search in searches.items():
+            found = search.values(dtypes[i])
             # millions of equal samples would leave nothing between two percentiles
-            samples = np.concatenate([samples, found]) if _same(found) else found
-            source = "the first blocks with different values"
-    if _same(samples):
-        _refuse(scene, samples, region)
-    samples.sort()
-    return Statistics(samples, source)
+            kept[i] = np.concatenate([kept[i], found]) if _same(found) else found
+            sources[i] = "the first blocks with different values"
+    for part in kept:
+        part.sort()
+    return tuple(Statistics(part, source) for part, source in zip(kept, sources, strict=True))
 
 
 def _refuse(scene: Scene, samples: np.ndarray, region: Rect | None) -> None:
@@ -95,65 +131,101 @@ def _refuse(scene: Scene, samples: np.ndarray, region: Rect | None) -> None:
     raise EngineError("input", f"All pixels of {where} are nodata.", "Choose another band, file or area.")
 
 
-def _sample(reader: Reader, cells: list[Rect], track: Track) -> np.ndarray:
-    """Return the valid values of cells, thinned evenly to SAMPLES in all."""
-    per_cell = max(1, SAMPLES // max(1, len(cells)))
+class _Cells:
+    """Reads cells as (C, n): the values of n pixels that are valid in all of C bands."""
+
+    def __init__(self, reader: Reader, bands: tuple[int, ...]) -> None:
+        self.scene = reader.scene
+        self.bands = bands
+        self._reader = reader
+
+    def __call__(self, cell: Rect) -> np.ndarray:
+        values, valid = self._reader.read_bands(*cell, self.bands)
+        return values[:, valid.all(axis=0)]
+
+
+def _sample(read: _Cells, cells: list[Rect], track: Track) -> np.ndarray:
+    """Return the valid values (C, n) of cells, thinned evenly to SAMPLES in all."""
+    per_cell = max(1, SAMPLES // len(read.bands) // max(1, len(cells)))
     found = []
     for number, cell in enumerate(cells):
         track.check()
         track.progress(0, number, len(cells), "statistics", None)
-        found.append(_thinned(_values(reader, cell), per_cell))
-    return np.concatenate(found) if found else np.empty(0, reader.scene.dtype)
+        found.append(_thinned(read(cell), per_cell))
+    return np.concatenate(found, axis=1) if found else np.empty((len(read.bands), 0))
 
 
-def _until_different(reader: Reader, rect: Rect, known: np.ndarray, track: Track) -> np.ndarray:
-    """Read all cells of ``rect`` until two values are known, then up to BLOCKS more for a fair sample.
+class _Search:
+    """Looks for a second value of one band, then for a fair sample."""
+
+    def __init__(self, known: np.ndarray) -> None:
+        self._known = known
+        self._found: list[np.ndarray] = []
+        self._more = BLOCKS
+        self.done = False
+
+    def take(self, values: np.ndarray) -> None:
+        """Look at the values of one more cell, (n,) with n > 0."""
+        # the extremes too, so that thinning cannot lose the difference
+        seen = np.append(_thinned(values, 10_000), [values.min(), values.max()]).astype(values.dtype)
+        if _same(np.concatenate([self._known, *self._found, seen])):
+            self._found = [seen[:1]]
+            return
+        self._found.append(seen)
+        self._more -= 1
+        self.done = self._more < 0 or sum(map(len, self._found)) >= ENOUGH
+
+    def values(self, dtype: np.dtype) -> np.ndarray:
+        """Return what was found, in the band's own dtype."""
+        return np.concatenate([np.empty(0, dtype), *self._found]).astype(dtype)
+
+
+def _until_different(read: _Cells, rect: Rect, searches: dict[int, _Search], track: Track) -> None:
+    """Read all cells of ``rect`` until two values of each band are known, then more for a fair sample.
 
     The first cell with values may hold the corner of the valid part only, some pixels of its edge.
     """
-    found: list[np.ndarray] = []
-    more = BLOCKS
-    for cell in _cells(reader.scene, rect):
+    for cell in all_cells(read.scene, rect):
         track.check()
         track.progress(0, cell[0] - rect[0], rect[2], "statistics", None)
-        values = _values(reader, cell)
-        if not len(values):
+        values = read(cell)
+        if not values.shape[1]:
             continue
-        # the extremes too, so that thinning cannot lose the difference
-        seen = np.append(_thinned(values, 10_000), [values.min(), values.max()]).astype(values.dtype)
-        if _same(np.concatenate([known[:1], *found, seen])):
-            found = [seen[:1]]
-            continue
-        found.append(seen)
-        more -= 1
-        if more < 0 or sum(map(len, found)) >= ENOUGH:
+        for i, search in searches.items():
+            if not search.done:
+                search.take(values[i])
+        if all(search.done for search in searches.values()):
             break
-    return np.concatenate(found) if found else np.empty(0, reader.scene.dtype)
 
 
 def _same(values: np.ndarray) -> bool:
     return not len(values) or values.min() == values.max()
 
 
-def _values(reader: Reader, cell: Rect) -> np.ndarray:
-    values, valid = reader.read(*cell)
-    return values[valid]
-
-
 def _thinned(values: np.ndarray, count: int) -> np.ndarray:
-    return values[:: -(-len(values) // count)] if len(values) > count else values
+    """Return about ``count`` of the values along the last axis, as a copy: a view keeps the whole."""
+    length = values.shape[-1]
+    return values[..., :: -(-length // count)].copy() if length > count else values
 
 
-def _cell_shape(scene: Scene) -> tuple[int, int]:
-    """Return rows and columns of what is read at once: one block, or a part of a large one."""
-    rows, cols = (min(a, b) for a, b in zip(scene.block, (scene.height, scene.width), strict=True))
+def _cell_shape(scene: Scene, least: int = 1) -> tuple[int, int]:
+    """Return rows and columns of what is read at once: a block, a part of a large one, or some small ones.
+
+    ``least``: rows and columns that a cell has at the least, where the raster has them.
+    """
+    grown = (-(-least // side) * side for side in scene.block)
+    rows, cols = (min(a, b) for a, b in zip(grown, (scene.height, scene.width), strict=True))
     cols = min(cols, max(512, CELL_PIXELS // rows))
     return min(rows, max(1, CELL_PIXELS // cols)), cols
 
 
-def _lattice(scene: Scene, rect: Rect) -> list[Rect]:
-    """Return up to BLOCKS cells, evenly spread over ``rect``; the same for the same raster."""
-    rows, cols = _cell_shape(scene)
+def lattice(scene: Scene, rect: Rect, least: int = 1) -> list[Rect]:
+    """Return up to BLOCKS cells, evenly spread over ``rect``; the same for the same raster.
+
+    A cell is a block of the file, or several where blocks are smaller than ``least`` pixels; it is
+    cut at the edges of ``rect``.
+    """
+    rows, cols = _cell_shape(scene, least)
     down = range(rect[0] // rows, -(-(rect[0] + rect[2]) // rows))
     across = range(rect[1] // cols, -(-(rect[1] + rect[3]) // cols))
     side = int(BLOCKS**0.5)
@@ -167,9 +239,9 @@ def _lattice(scene: Scene, rect: Rect) -> list[Rect]:
     return [_cell(i, j, rows, cols, rect) for i, j in picked]
 
 
-def _cells(scene: Scene, rect: Rect) -> Iterator[Rect]:
-    """Yield all cells of ``rect`` in reading order."""
-    rows, cols = _cell_shape(scene)
+def all_cells(scene: Scene, rect: Rect, least: int = 1) -> Iterator[Rect]:
+    """Yield all cells of ``rect`` in reading order; as for :func:`lattice`."""
+    rows, cols = _cell_shape(scene, least)
     for i in range(rect[0] // rows, -(-(rect[0] + rect[2]) // rows)):
         for j in range(rect[1] // cols, -(-(rect[1] + rect[3]) // cols)):
             yield _cell(i, j, rows, cols, rect)
