@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Any
 
-from qgis.core import (
-    QgsCoordinateReferenceSystem,
-    QgsProcessingContext,
-    QgsProcessingOutputLayerDefinition,
-    QgsProcessingOutputNumber,
-    QgsProperty,
-    QgsRasterLayer,
-    QgsWkbTypes,
-)
+from qgis.core import QgsProcessingContext, QgsProcessingOutputNumber, QgsRasterLayer
 
-from ..plugin import layers, sidecar
+from ..plugin import layers
 from ..plugin.destination import Destination, destination_problem, file_problem, parse_destination
-from ..plugin.layers import LayerError, RasterFacts
-from ..plugin.sink import GuardedOutput, SinkError, interrupted
+from ..plugin.layers import RasterFacts
+from ..plugin.sink import GuardedOutput, interrupted
 from ..plugin.texts import tr
-from .base import REPORT, KestrelAlgorithm
+from .base import REPORT
 from .box_texts import (
     AOI,
     BAND,
@@ -38,10 +28,14 @@ from .box_texts import (
     SCALE_MODE,
     SCALE_MODES,
 )
+from .checks import existing, given
+from .scenes import SceneAlgorithm
 
 
-class BoxChecks(KestrelAlgorithm):
+class BoxChecks(SceneAlgorithm):
     """Parameters, readings and refusals; the run is in :mod:`.boxes`."""
+
+    POLYGONS = (AOI, LAND_MASK)
 
     def group(self) -> str:
         """Return the toolbox group."""
@@ -87,58 +81,33 @@ class BoxChecks(KestrelAlgorithm):
         self.add_report()
         self.addOutput(QgsProcessingOutputNumber(COUNT, tr("Number of ships")))
 
-    def own_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
-        """Return what is wrong with the subclass's own parameters."""
-        raise NotImplementedError
-
-    def own_params(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
-        """Return the subclass's own Job params, keys in lower case."""
-        raise NotImplementedError
-
-    def device(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
-        """Return the Job's device."""
-        return "auto"
-
     # --- checks ----------------------------------------------------------------------------------
 
-    def problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
-        """Say what is wrong before the run: outputs first, because opening inputs may touch files."""
-        try:
-            return self._problem(parameters, context)
-        except (LayerError, SinkError) as error:
-            return str(error)
-
-    def _problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
+    def find_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
+        """Look at outputs first, because opening inputs may touch files."""
         destination = self.destination(parameters, context)
         if interrupted(destination):
             # an interrupted run left its backup or its lock: repair first, then look
             with GuardedOutput(destination, OUTPUT):
                 pass
-        layer = self.parameterAsRasterLayer(parameters, INPUT, context)
-        if layer is None or not layer.isValid():
-            if parameters.get(INPUT) in (None, ""):
-                return tr("INPUT: choose a raster layer or file.")
-            return layers.describe_unreadable(str(sidecar.plain(parameters[INPUT])), INPUT)
+        layer, facts = self.open_raster(parameters, INPUT, context)
         return (
-            self._input_problem(layer, parameters, context)
+            self._band_problem(layer, facts, parameters, context)
+            or self._crs_problem(layer, facts, parameters, context)
             or self._number_problem(parameters, context)
-            or self._extent_problem(parameters, context)
-            or self._polygon_problem(parameters, context)
+            or self.extent_problem(parameters, context)
+            or self.polygon_problem(parameters, context)
             or self.own_problem(parameters, context)
             or self._output_problem(layer, destination, parameters, context)
         )
 
-    def _input_problem(
-        self, layer: QgsRasterLayer, parameters: dict[str, Any], context: QgsProcessingContext
+    def _band_problem(
+        self,
+        layer: QgsRasterLayer,
+        facts: RasterFacts,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
     ) -> str | None:
-        source = layer.source()
-        if source.lstrip().startswith("<"):
-            return layers.describe_unreadable(source, INPUT)
-        if layer.providerType() == "gdal" and layers.is_remote(source):
-            return layers.describe_unreadable(source, INPUT)
-        facts = layers.raster_facts(layer, context.transformContext())
-        if not facts.bands:
-            return tr("INPUT: Raster has no readable band; choose one of its subdatasets.")
         band = self.parameterAsInt(parameters, BAND, context)
         if not 1 <= band <= facts.bands:
             return tr("BAND is {band}, but {name} has {count} band(s), counted from 1.").format(
@@ -148,7 +117,7 @@ class BoxChecks(KestrelAlgorithm):
             return tr(
                 "INPUT: Complex SAR data (band {band} of {name}): convert to amplitude or intensity first."
             ).format(band=band, name=layer.name())
-        return self._crs_problem(layer, facts, parameters, context)
+        return None
 
     def _crs_problem(
         self,
@@ -160,33 +129,13 @@ class BoxChecks(KestrelAlgorithm):
         if facts.has_crs:
             return None
         metric = [name for name in (MIN_LENGTH, MAX_LENGTH) if self.number(parameters, name, context) > 0]
-        metric += [name for name in (LAND_MASK,) if parameters.get(name) not in (None, "")]
+        metric += [name for name in (LAND_MASK,) if given(parameters, name)]
         if not metric:
             return None
         return tr(
             "{names}: the file of {name} has no CRS, so metres and positions are unknown; "
             "assign a projection to the file first."
         ).format(names=", ".join(metric), name=layer.name())
-
-    def number(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> float:
-        """Return a number as typed or by default."""
-        return self.parameterAsDouble(parameters, name, context)
-
-    def out_of_range(
-        self,
-        parameters: dict[str, Any],
-        name: str,
-        low: float,
-        high: float,
-        context: QgsProcessingContext,
-    ) -> str | None:
-        """Return a sentence when a number is outside low..high, NaN included."""
-        value = self.number(parameters, name, context)
-        if low <= value <= high:
-            return None
-        return tr("{name} is {value:g}; it must lie between {low:g} and {high:g}.").format(
-            name=name, value=value, low=low, high=high
-        )
 
     def _number_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
         for name, low, high in (
@@ -211,40 +160,6 @@ class BoxChecks(KestrelAlgorithm):
             )
         return None
 
-    def _extent_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
-        if parameters.get(EXTENT) in (None, ""):
-            return None
-        typed = sidecar.plain(parameters[EXTENT])
-        extent = self.parameterAsExtent(parameters, EXTENT, context)
-        if extent.isNull() or extent.isEmpty() or not extent.isFinite():
-            # QGIS reads it as "no extent", and the whole raster would be searched
-            return tr("EXTENT {value} is no area; write xmin,xmax,ymin,ymax [EPSG:code].").format(value=typed)
-        code = re.search(r"\[([^\]]+)\]\s*$", str(typed))
-        if code and not QgsCoordinateReferenceSystem(code.group(1)).isValid():
-            return tr("EXTENT: the CRS {code} is not known; write it as EPSG:code.").format(
-                code=code.group(1)
-            )
-        return None
-
-    def _polygon_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
-        for name in (AOI, LAND_MASK):
-            if parameters.get(name) in (None, ""):
-                continue
-            source = self.parameterAsSource(parameters, name, context)
-            if source is None:
-                return tr("{name}: {source} is not a polygon layer that can be read.").format(
-                    name=name, source=sidecar.plain(parameters[name])
-                )
-            if QgsWkbTypes.geometryType(source.wkbType()) != QgsWkbTypes.GeometryType.PolygonGeometry:
-                return tr("{name}: {source} holds no polygons; choose a polygon layer.").format(
-                    name=name, source=source.sourceName()
-                )
-            if name == AOI and source.featureCount() == 0:
-                return tr("AOI: {source} holds no polygons; choose a layer or a selection with some.").format(
-                    source=source.sourceName()
-                )
-        return None
-
     def _output_problem(
         self,
         layer: QgsRasterLayer,
@@ -267,24 +182,9 @@ class BoxChecks(KestrelAlgorithm):
         self, layer: QgsRasterLayer, parameters: dict[str, Any], context: QgsProcessingContext
     ) -> dict[str, str]:
         """Return parameter -> real path of the files behind the layers that are read."""
-        files = {INPUT: layers.layer_file(layer)}
-        for name in (AOI, LAND_MASK):
-            if parameters.get(name) not in (None, ""):
-                vector = self.parameterAsVectorLayer(parameters, name, context)
-                files[name] = layers.layer_file(vector) if vector is not None else ""
-        return {name: os.path.realpath(path) for name, path in files.items() if os.path.exists(path)}
+        polygons = self.polygon_files(parameters, self.POLYGONS, context)
+        return existing({INPUT: layers.layer_file(layer), **polygons})
 
     def destination(self, parameters: dict[str, Any], context: QgsProcessingContext) -> Destination:
         """Read OUTPUT without opening anything: QGIS's own reading of it would."""
-        value = parameters.get(OUTPUT)
-        if isinstance(value, QgsProcessingOutputLayerDefinition):
-            value = value.sink
-        if isinstance(value, QgsProperty):
-            value = value.valueAsString(context.expressionContext(), "")[0]
-        return parse_destination(str(value or "memory:"))
-
-    def report_path(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
-        """Return where the report goes, "" when none is asked for."""
-        if parameters.get(REPORT) in (None, ""):
-            return ""
-        return self.parameterAsFileOutput(parameters, REPORT, context)
+        return parse_destination(self.typed_output(parameters, OUTPUT, context) or "memory:")

@@ -5,19 +5,16 @@ from __future__ import annotations
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
 from .base import REPORT
+from .checks import AOI, EXTENT, INPUT, OUTPUT
 
-INPUT = "INPUT"
 BAND = "BAND"
 SCALE_MODE = "SCALE_MODE"
 SCALE_MIN = "SCALE_MIN"
 SCALE_MAX = "SCALE_MAX"
-EXTENT = "EXTENT"
-AOI = "AOI"
 LAND_MASK = "LAND_MASK"
 LAND_BUFFER = "LAND_BUFFER"
 MIN_LENGTH = "MIN_LENGTH"
 MAX_LENGTH = "MAX_LENGTH"
-OUTPUT = "OUTPUT"
 COUNT = "COUNT"
 
 SCALE_MODES = ("auto", "uint8", "percentile", "db", "linear")

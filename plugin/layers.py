@@ -52,6 +52,10 @@ _EXPORTED = frozenset(
 )
 
 
+#: What radar bands are called: a polarisation, alone or in a longer name such as ``Sigma0_VV_db``.
+_POLARISATION = re.compile(r"(?<![a-z])(vv|vh|hv|hh|sigma0|gamma0|beta0)(?![a-z])", re.IGNORECASE)
+
+
 class LayerError(Exception):
     """A layer cannot be used; the text is for the user."""
 
@@ -61,7 +65,8 @@ class RasterFacts:
     """What a raster's header says, for checks before the run.
 
     ``georeference``: ``affine``, ``gcp``, ``rpc`` or ``none``. ``pixel_m``: mean pixel side in
-    metres on the ground at the centre, None where it is unknown.
+    metres on the ground at the centre, None where it is unknown. ``palette_bands``: those whose values
+    are numbers of colours. ``radar_bands``: those that are called like a polarisation.
     """
 
     bands: int
@@ -70,6 +75,9 @@ class RasterFacts:
     has_crs: bool
     looks_optical: bool
     pixel_m: float | None
+    size: tuple[int, int] = (0, 0)
+    palette_bands: tuple[int, ...] = ()
+    radar_bands: tuple[int, ...] = ()
 
 
 def layer_file(layer: QgsMapLayer) -> str:
@@ -133,14 +141,17 @@ def is_remote(path: str) -> bool:
     return "://" in path or _REMOTE.search(path) is not None
 
 
-def raster_facts(layer: QgsRasterLayer, context: QgsCoordinateTransformContext) -> RasterFacts:
-    """Read a raster layer's header; raises LayerError when GDAL cannot."""
+def raster_facts(
+    layer: QgsRasterLayer, context: QgsCoordinateTransformContext, label: str = "INPUT"
+) -> RasterFacts:
+    """Read a raster layer's header; raises LayerError, naming the parameter ``label``, when GDAL cannot."""
     if layer.providerType() != "gdal":
-        return RasterFacts(layer.bandCount(), (), "affine", layer.crs().isValid(), False, None)
+        size = (layer.width(), layer.height())
+        return RasterFacts(layer.bandCount(), (), "affine", layer.crs().isValid(), False, None, size)
     path = gdal_source(layer)
     data = _open(path)
     if data is None:
-        raise LayerError(describe_unreadable(path, "INPUT"))
+        raise LayerError(describe_unreadable(path, label))
     bands = [data.GetRasterBand(number) for number in range(1, data.RasterCount + 1)]
     transform = data.GetGeoTransform(can_return_null=True)
     if transform is not None and tuple(transform) == (0, 1, 0, 0, 0, 1):
@@ -161,7 +172,31 @@ def raster_facts(layer: QgsRasterLayer, context: QgsCoordinateTransformContext) 
         has_crs=bool(wkt) or georeference == "rpc",
         looks_optical=_looks_optical(bands),
         pixel_m=_pixel_m(transform, data.RasterXSize, data.RasterYSize, crs, context) if transform else None,
+        size=(data.RasterXSize, data.RasterYSize),
+        palette_bands=tuple(
+            number for number, band in enumerate(bands, 1) if band.GetColorTable() is not None
+        ),
+        radar_bands=tuple(
+            number for number, band in enumerate(bands, 1) if _POLARISATION.search(band.GetDescription())
+        ),
     )
+
+
+def source_files(path: str) -> list[str]:
+    """Return the real paths of every file that belongs to a raster: sources, overviews, world files.
+
+    A VRT's sources are looked into as well. What cannot be opened has none but itself.
+    """
+    found: dict[str, None] = {}
+    waiting = [path]
+    while waiting:
+        name = os.path.realpath(waiting.pop())
+        if name in found or not os.path.exists(name):
+            continue
+        found[name] = None
+        data = _open(name) if name == os.path.realpath(path) or name.lower().endswith(".vrt") else None
+        waiting += (data.GetFileList() or []) if data is not None else []
+    return list(found)
 
 
 def _open(path: str) -> Any:
