@@ -23,6 +23,7 @@ class Entry:
 MODELS: dict[str, Entry] = {
     "sar_ships": Entry("sar_ships.task:build", "sar_ships", ("paper",)),
     "cfar": Entry("classical.cfar:build", "", ()),
+    "dark_channel": Entry("classical.dark_channel:build", "", ()),
 }
 
 
