@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from ..task import Block, Input, ModelError, Scale, SceneInfo, Task, Tiles
+from ..scaling import stretch_from
+from ..task import Block, Input, ModelError, SceneInfo, Task, Tiles
 from .guided_filter import guided_filter
 
 #: What results carry as their model: without weights that is the algorithm's id (CONTRACTS.md, section 5).
@@ -73,7 +74,7 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
     task = Task(
         name="dark_channel",
         # invalid pixels are not looked at, so the cheapest fill will do
-        inputs=(Input("image", bands=3, scale=_scale(params), fill="zero", pad="reflect"),),
+        inputs=(Input("image", bands=3, scale=stretch_from(params), fill="zero", pad="reflect"),),
         kind="raster",
         tile=512,
         multiple=1,
@@ -216,11 +217,6 @@ def _predict(tiles: Tiles, *, airlight: np.ndarray | None, patch: int, omega: fl
 def _unchanged(tiles: Tiles) -> list[np.ndarray]:
     """Return the tiles as they came: nothing valid was found, so nothing is known of the haze."""
     return list(tiles.images["image"])
-
-
-def _scale(params: Mapping[str, Any]) -> Scale:
-    """Return 0 to 255 for 8-bit data, else the 2nd to 98th percentile."""
-    return Scale(mode="auto", percentiles=(2.0, 98.0))
 
 
 def _patch(params: Mapping[str, Any]) -> int:

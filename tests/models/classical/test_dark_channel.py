@@ -17,6 +17,15 @@ sides = st.integers(1, 90)
 seeds = st.integers(0, 2**32 - 1)
 
 
+@st.composite
+def spans(draw, length, margin):
+    """Start and stop of a window along an axis that keeps a pixel when it loses its margins."""
+    kept = draw(st.integers(0, length - 1))
+    start = draw(st.integers(0, kept - margin)) if kept >= margin else 0
+    stop = draw(st.integers(kept + margin + 1, length)) if kept + margin < length else length
+    return start, stop
+
+
 def ground(seed, shape):
     """Blocks of colour with shadows and fine texture: what the prior asks of a landscape."""
     rng = np.random.default_rng(seed)
@@ -52,17 +61,15 @@ def test_oracle_a_window_cropped_by_the_margin_equals_the_whole(data, height, wi
     valid = rng.random((height, width)) >= invalid
     task = build({"patch": patch, "airlight": GREY}, "", "cpu", SCENE)
     whole = run(task, as_tiles(image, valid))[0]
-    (top, bottom), (left, right) = (
-        sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(1, n)))) for n in (height, width)
-    )
-    bottom, right = max(bottom, top + 1), max(right, left + 1)
+    (top, bottom), (left, right) = (data.draw(spans(n, task.margin)) for n in (height, width))
     part = run(task, as_tiles(image, valid, [(top, left)], (bottom - top, right - left)))[0]
     # a side on the raster's border keeps its pixels, any other loses the margin
     keep = tuple(
-        slice(start + task.margin * (start > 0), max(stop - task.margin * (stop < n), 0))
+        slice(start + task.margin * (start > 0), stop - task.margin * (stop < n))
         for start, stop, n in ((top, bottom, height), (left, right, width))
     )
-    inner = tuple(slice(k.start - o, max(k.stop - o, 0)) for k, o in zip(keep, (top, left), strict=True))
+    inner = tuple(slice(k.start - o, k.stop - o) for k, o in zip(keep, (top, left), strict=True))
+    assert whole[0][keep].size
     np.testing.assert_allclose(part[:, *inner], whole[:, *keep], rtol=1e-6, atol=1e-6)
 
 
@@ -277,6 +284,12 @@ def test_smoke_the_registry_offers_it():
     assert (task.inputs[0].bands, len(task.outputs)) == (3, 3)
     assert task.overlap(task.tile) == 2 * task.margin == 2 * (15 // 2 + 4 * 15)
     assert "reflectance" in task.notes["warnings"][0]
+
+
+def test_feature_the_stretch_is_the_users():
+    scale = build({"stretch_min": [10], "stretch_max": [100]}, "", "cpu", SCENE).inputs[0].scale
+    assert (scale.mode, scale.lows, scale.highs) == ("given", (10.0,), (100.0,))
+    assert build({}, "", "cpu", SCENE).inputs[0].scale.percentiles == (2.0, 98.0)
 
 
 @pytest.mark.parametrize(
