@@ -1,6 +1,6 @@
 """Peak memory on a sparse 100 000 x 100 000 VRT of three bands, limited by an area of interest.
 
-``python benchmarks/engine_raster_memory.py [scores] [raster] [dark]``: the toys and the dark channel
+``python benchmarks/engine_raster_memory.py [classes] [raster] [dark]``: the toys and the dark channel
 of engine_raster.py, each in a fresh process, on an AOI that is no rectangle and on one that is as
 wide as the raster. ENGINE.md, section 8 (h); wanted is under 1.5 GB.
 """
@@ -63,7 +63,7 @@ def polygon(corners: list[tuple[int, int]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["scores", "raster", "dark"])
+    parser.add_argument("what", nargs="*", default=["classes", "raster", "dark"])
     asked = parser.parse_args()
     say(f"\nA VRT of {SIDE:,} x {SIDE:,} pixels, 3 bands, valid on {SOURCE:,} x {SOURCE:,} of them:\n")
     header(("AOI", "model", "total s", "inside predict s", "peak MB", f"under {WANTED_MB} MB"))

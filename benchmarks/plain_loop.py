@@ -17,14 +17,15 @@ def plain_loop(
     path: Path,
     out: Path,
     predict: Callable[[np.ndarray], list[np.ndarray]],
-    dtype: str,
+    output: str,
     tile: int,
     overlap: int,
     batch: int,
 ) -> None:
     """Run ``predict``, (B, C, T, T) to B times (C_out, T, T), over an 8-bit raster of at least a tile.
 
-    ``dtype`` ``float32`` writes the mean as it is, ``uint8`` writes it times 255.
+    ``output``: ``scores`` writes the mean as float32, ``classes`` the best band's index, ``raster`` the
+    mean as 8 bits.
     """
     with rasterio.open(path) as source:
         image = source.read().astype(np.float32) / 255
@@ -42,10 +43,15 @@ def plain_loop(
             count[y : y + tile, x : x + tile] += 1
     assert total is not None
     mean = total / count
-    result = (mean * 255).round().clip(0, 255) if dtype == "uint8" else mean
-    profile.update(count=len(result), dtype=dtype, compress="deflate")
+    if output == "scores":
+        result = mean.astype(np.float32)
+    elif output == "classes":
+        result = mean.argmax(axis=0).astype(np.uint8)[None]
+    else:
+        result = (mean * 255).round().clip(0, 255).astype(np.uint8)
+    profile.update(count=len(result), dtype=result.dtype, compress="deflate")
     with rasterio.open(out, "w", **profile) as target:
-        target.write(result.astype(dtype))
+        target.write(result)
 
 
 def starts(size: int, tile: int, overlap: int) -> list[int]:
