@@ -6,7 +6,7 @@ import rasterio
 from kestrel.engine.errors import Cancelled, EngineError
 from kestrel.engine.events import Track
 from kestrel.engine.scene import Reader, open_scene
-from kestrel.engine.statistics import BLOCKS, scene_statistics
+from kestrel.engine.statistics import BLOCKS, SAMPLES, band_statistics, scene_statistics
 from kestrel.tests.support import rasters
 from kestrel.tests.support.jobs import Recorder
 
@@ -27,15 +27,21 @@ def test_feature_small_rasters_are_read_whole(tmp_path, profile):
     assert found.source == "the whole raster"
 
 
+def counted_reads(monkeypatch):
+    """Return a list that grows by one with every window read."""
+    reads = []
+    read = Reader.read_bands
+    monkeypatch.setattr(Reader, "read_bands", lambda self, *w: reads.append(w) or read(self, *w))
+    return reads
+
+
 def test_feature_a_large_raster_is_sampled_evenly(tmp_path, monkeypatch):
     ramp = np.broadcast_to(np.arange(3000, dtype=np.uint16), (2048, 3000))
     path = rasters.write(tmp_path / "a.tif", np.ascontiguousarray(ramp), tiled=True, blockxsize=64,
                          blockysize=64)  # fmt: skip
-    reads = []
-    read = Reader.read
-    monkeypatch.setattr(Reader, "read", lambda self, *w: reads.append(w) or read(self, *w))
+    reads = counted_reads(monkeypatch)
     found = stats(path)
-    assert len(reads) <= BLOCKS
+    assert 0 < len(reads) <= BLOCKS
     assert found.median == pytest.approx(1500, abs=75)
     assert found.percentile(1) == pytest.approx(30, abs=100)
 
@@ -119,3 +125,128 @@ def test_feature_a_corner_of_the_valid_part_is_not_taken_for_the_scene(tmp_path)
         dataset.write(dark, 1, window=rasterio.windows.Window(252, 252, 4, 4))
     found = stats(path)
     assert found.median == pytest.approx(np.median(patch), abs=3)
+
+
+def band_stats(path, bands=(1, 2, 3), region=None):
+    return band_statistics(open_scene(str(path), bands), region, Track(Recorder()))
+
+
+def three(height, width, dtype=np.uint16):
+    rng = np.random.default_rng(1)
+    return np.stack([rng.gamma(2, 50 * k, (height, width)) + k for k in (1, 2, 3)]).astype(dtype)
+
+
+@pytest.mark.parametrize("profile", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 64}])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64])
+def test_feature_bands_have_statistics_of_their_own(tmp_path, profile, dtype):
+    image = three(300, 217, dtype)
+    path = rasters.write(tmp_path / "a.tif", image, **profile)
+    for found, band in zip(band_stats(path, (3, 1, 2)), (2, 0, 1), strict=True):
+        assert found.dtype == dtype
+        assert found.source == "the whole raster"
+        for percent in (0, 2, 50, 98, 100):
+            assert found.percentile(percent) == pytest.approx(np.percentile(image[band], percent), rel=1e-6)
+
+
+def test_oracle_one_band_is_what_the_scene_has(tmp_path):
+    path, _ = sparse(tmp_path / "a.tif", at=(256, 256))
+    full = rasters.write(tmp_path / "b.tif", three(700, 900))
+    for file in (path, full):
+        (one,), scene = band_stats(file, (1,)), stats(file)
+        assert np.array_equal(one.samples, scene.samples)
+        assert one.source == scene.source
+
+
+def test_feature_each_cell_is_read_once_for_all_bands(tmp_path, monkeypatch):
+    path = rasters.write(tmp_path / "a.tif", three(640, 640), tiled=True, blockxsize=64, blockysize=64)
+    reads = counted_reads(monkeypatch)
+    band_stats(path)
+    assert len(reads) == 100
+    assert len({window[:2] for window in reads}) == 100
+
+
+def test_feature_a_pixel_counts_where_every_band_is_valid(tmp_path):
+    image = three(64, 64, np.float32)
+    image[0, :10] = -1
+    image[1, :, :5] = np.nan
+    image[2, 40:, 40:] = np.inf
+    path = rasters.write(tmp_path / "a.tif", image, nodata=-1)
+    good = np.ones((64, 64), bool)
+    good[:10] = good[:, :5] = good[40:, 40:] = False
+    for found, band in zip(band_stats(path), image, strict=True):
+        assert np.array_equal(found.samples, np.sort(band[good]))
+
+
+def test_feature_bands_of_different_types_keep_them(tmp_path):
+    for name, dtype in (("a", "uint8"), ("b", "uint16")):
+        rasters.write(tmp_path / f"{name}.tif", np.arange(1, 101, dtype=dtype).reshape(10, 10))
+    vrt = tmp_path / "both.vrt"
+    sources = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{band}"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">{name}.tif</SourceFilename></SimpleSource></VRTRasterBand>'
+        for band, (name, kind) in enumerate((("a", "Byte"), ("b", "UInt16")), 1)
+    )
+    vrt.write_text(f'<VRTDataset rasterXSize="10" rasterYSize="10">{sources}</VRTDataset>')
+    first, second = band_stats(vrt, (1, 2))
+    assert (first.dtype, second.dtype) == (np.uint8, np.uint16)
+    assert (first.minimum, second.maximum) == (1, 100)
+
+
+def test_fault_7_all_nodata_has_no_statistics(tmp_path):
+    path = rasters.write(tmp_path / "a.tif", np.zeros((3, 500, 500), np.uint8), nodata=0)
+    assert band_stats(path) == (None, None, None)
+    assert band_stats(path, region=(0, 0, 10, 10)) == (None, None, None)
+    image = three(20, 20)
+    image[0, :, :10] = image[1, :, 10:] = 0  # every pixel is invalid in one band
+    assert band_stats(rasters.write(tmp_path / "b.tif", image, nodata=0)) == (None, None, None)
+
+
+@pytest.mark.parametrize("size", [1, 50, 1200])
+def test_exception_a_constant_band(tmp_path, size):
+    image = three(size, size)
+    image[1] = 7
+    path = rasters.write(tmp_path / "a.tif", image)
+    with pytest.raises(EngineError, match=r"Band 2 of a.tif is constant \(all valid pixels are 7\)\."):
+        band_stats(path, (2, 1, 3))
+
+
+def test_feature_one_other_pixel_in_one_band_is_found(tmp_path):
+    image = np.tile(np.arange(3000, dtype=np.uint16), (3, 3000, 1))
+    image[2] = 7
+    image[2, 2999, 2999] = 200
+    path = rasters.write(tmp_path / "a.tif", image, tiled=True, blockxsize=64, blockysize=64)
+    first, _, last = band_stats(path)
+    assert (last.minimum, last.maximum, last.median) == (7, 200, 7)
+    assert last.source == "the first blocks with different values"
+    assert first.source == "the whole raster"
+
+
+def test_feature_samples_are_shared_out_and_no_cell_is_kept(tmp_path):
+    """4 million samples in all, whatever the bands; a view of each cell would keep the whole raster."""
+    import tracemalloc
+
+    path = rasters.write(
+        tmp_path / "a.tif", np.broadcast_to(np.arange(4096, dtype=np.uint16), (3, 4096, 4096)).copy(),
+        tiled=True, blockxsize=512, blockysize=512,
+    )  # fmt: skip
+    tracemalloc.start()
+    found = band_stats(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(len(each.samples) for each in found) <= SAMPLES
+    assert found[1].median == pytest.approx(2048, abs=10)
+    # 2 bytes a sample, kept as parts and as a whole, and some cells; all cells are 100 MB
+    assert peak < 3 * 2 * SAMPLES + 20e6
+
+
+def test_feature_region_is_asked_for_all_bands(tmp_path):
+    path = tmp_path / "a.tif"
+    pixels = three(300, 300)
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=40_000, width=40_000, dtype="uint16", nodata=0, tiled=True,
+        blockxsize=256, blockysize=256, sparse_ok=True, transform=rasters.PLACES["north_up"][1],
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels, window=rasterio.windows.Window(0, 0, 300, 300))
+    for found, band in zip(band_stats(path, region=(0, 0, 300, 300)), pixels, strict=True):
+        assert found.source == "EXTENT/AOI"
+        assert np.array_equal(found.samples, np.sort(band.ravel()))
