@@ -25,6 +25,9 @@ OTHER_WORDS = frozenset(
     "ratio index ndvi difference error noise".split()
 )
 
+#: Words of bands beyond the visible, colour interpretations among them.
+INVISIBLE = frozenset("edge rededge nir swir mwir lwir tir ir infra infrared thermal".split())
+
 
 @dataclass(frozen=True)
 class Found:
@@ -54,8 +57,7 @@ def by_words(names: Mapping[int, str]) -> Found | None:
 
 def is_not_visible(name: str) -> bool:
     """Return True where a name says that the band is no visible colour (NIR, red edge, SWIR 1)."""
-    words = _words(name)
-    return "rededge" in words or any(w in words for w in ("edge", "nir", "swir", "infra", "infrared"))
+    return not INVISIBLE.isdisjoint(_words(name))
 
 
 def _words(name: str) -> list[str]:
@@ -110,7 +112,7 @@ def by_numbers(names: Mapping[int, str], marks: str) -> Found | None:
     - ``SR_B4`` alone does not tell the Landsat. A mark does; SR_B6 exists from Landsat 8 on; a set
       with SR_B7 but without SR_B6, or one without SR_B4, is Landsat 4-7; else it is Landsat 8/9.
     - ``Band 1, Band 2, ...`` in the file's own order is what programs write that know nothing (ENVI
-      headers), so it says nothing without a mark. ``B1, B2, ...`` is taken, with a warning.
+      headers), whatever the file is called. ``B1, B2, ...`` without a mark is taken, with a warning.
     """
     marks = " ".join([marks, *names.values()]).lower()
     tm, oli = bool(_TM_MARK.search(marks)), bool(_OLI_MARK.search(marks))
@@ -119,22 +121,17 @@ def by_numbers(names: Mapping[int, str], marks: str) -> Found | None:
         return _picked(found, MODIS)
     if found := _numbered(names, _SR_NAME):
         return _landsat(found, known)
-    for pattern, counted in ((_B_NAME, False), (_BAND_NAME, True)):
-        found = _numbered(names, pattern)
-        told = known is not None or bool(_MSI_MARK.search(marks))
-        if not found or (counted and not told and _is_count(found)):
-            continue
-        picked = _picked(found, known or MSI_OLI)
-        if picked and not told and _is_count(found):
-            listed = ", ".join(map(str, picked.bands))
-            warning = (
-                f"The names B1, B2, ... are taken for those of Sentinel-2 or Landsat 8/9, so bands {listed} "
-                "are red, green, blue; choose BANDS if they only count."
-            )
-            return Found(picked.bands, warning)
-        if picked:
+    if picked := _picked(found := _numbered(names, _B_NAME), known or MSI_OLI):
+        if known or _MSI_MARK.search(marks) or not _is_count(found):
             return picked
-    return None
+        listed = ", ".join(map(str, picked.bands))
+        warning = (
+            f"The names B1, B2, ... are taken for those of Sentinel-2 or Landsat 8/9, so bands {listed} "
+            "are red, green, blue; choose BANDS if they only count."
+        )
+        return Found(picked.bands, warning)
+    found = _numbered(names, _BAND_NAME)
+    return None if _is_count(found) else _picked(found, known or MSI_OLI)
 
 
 def _landsat(found: dict[int, list[int]], known: Bands | None) -> Found | None:

@@ -106,7 +106,7 @@ SR = "SR_B{}".format
         (["B1", "B2", "B3", "B4", "B5", "B6", "B7"], "LANDSAT_5", (3, 2, 1)),
         (["sur_refl_b01", "sur_refl_b02", "sur_refl_b03", "sur_refl_b04"], "", (1, 4, 3)),
         (["Band 1", "Band 2", "Band 3", "Band 4"], "", None),  # ENVI's headers count like that
-        (["Band 1", "Band 2", "Band 3", "Band 4"], "Sentinel-2A", (4, 3, 2)),
+        (["Band 1", "Band 2", "Band 3", "Band 4"], "Sentinel-2A", None),
         (["B8A", "B9", "B11"], "", None),
         (["b14", "b13", "b12"], "", None),
     ],
