@@ -15,6 +15,8 @@ h1 { font-size: 1.6em; margin-bottom: 0 }
 h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ccd }
 p.lead { color: #567; margin-top: .2em } img { max-width: 100%; border: 1px solid #ccd }
 table { border-collapse: collapse }
+div.side { display: flex; flex-wrap: wrap; gap: 1em }
+div.side figure { flex: 1 1 24em; margin: 0; min-width: 0 } div.side img { width: 100% }
 td, th { text-align: left; padding: .2em 1.2em .2em 0; vertical-align: top }
 th { color: #567; font-weight: 600 } td.number { text-align: right; font-variant-numeric: tabular-nums }
 tr + tr td { border-top: 1px solid #eef } figcaption { color: #567 } li.warning { color: #a33 }
@@ -52,13 +54,14 @@ class Report:
         """Add a table of names and values; nested mappings are written as dotted names."""
         self.table(("", ""), list(_flat(values)))
 
-    def picture(self, png: bytes, caption: str) -> None:
-        """Add a PNG, embedded."""
-        data = base64.b64encode(png).decode("ascii")
-        self._parts.append(
-            f'<figure><img alt="{_text(caption)}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{_text(caption)}</figcaption></figure>"
-        )
+    def picture(self, image: bytes, caption: str) -> None:
+        """Add a PNG or JPEG, embedded."""
+        self._parts.append(_figure(image, caption))
+
+    def side_by_side(self, pictures: Iterable[tuple[bytes, str]]) -> None:
+        """Add (image, caption) pairs in one row, of equal width; below each other on a narrow screen."""
+        figures = "".join(_figure(image, caption) for image, caption in pictures)
+        self._parts.append(f'<div class="side">{figures}</div>')
 
     def html(self) -> str:
         """Return the page."""
@@ -72,6 +75,15 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the page as UTF-8."""
         path.write_text(self.html(), encoding="utf-8")
+
+
+def _figure(image: bytes, caption: str) -> str:
+    kind = "jpeg" if image.startswith(b"\xff\xd8") else "png"
+    data = base64.b64encode(image).decode("ascii")
+    return (
+        f'<figure><img alt="{_text(caption)}" src="data:image/{kind};base64,{data}">'
+        f"<figcaption>{_text(caption)}</figcaption></figure>"
+    )
 
 
 def _text(value: Any) -> str:

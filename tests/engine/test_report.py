@@ -2,7 +2,6 @@
 
 import base64
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -10,29 +9,9 @@ from kestrel.engine.report import Report
 from kestrel.models.task import Input
 from kestrel.tests.support import rasters, toys
 from kestrel.tests.support.jobs import run
+from kestrel.tests.support.pages import Page
 
 EVIL = "<script>alert('x')</script>&\"'"
-
-
-class Page(HTMLParser):
-    """Collects tags, links and text of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.links, self.texts, self.open = [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.links += [value for name, value in attributes if name in ("src", "href")]
-        if tag not in ("img", "meta"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        self.texts.append(text)
 
 
 def test_feature_everything_is_escaped():
@@ -43,10 +22,23 @@ def test_feature_everything_is_escaped():
     report.table((EVIL,), [(EVIL,)])
     report.pairs({EVIL: {EVIL: EVIL}})
     report.picture(b"png", EVIL)
+    report.side_by_side([(b"png", EVIL), (b"png", EVIL)])
     page = Page(report.html())
     assert "script" not in page.tags
-    assert page.texts.count(EVIL) >= 8
+    assert page.texts.count(EVIL) >= 10
     assert page.open == []
+
+
+def test_feature_pictures_are_called_what_they_are():
+    report = Report("t")
+    report.picture(b"\x89PNG", "one")
+    report.side_by_side([(b"\xff\xd8\xff\xe0", "two"), (b"\x89PNG", "three")])
+    page = Page(report.html())
+    assert [link.split(";")[0] for link in page.links] == [
+        "data:image/png", "data:image/jpeg", "data:image/png",
+    ]  # fmt: skip
+    assert base64.b64decode(page.links[1].split(",")[1]) == b"\xff\xd8\xff\xe0"
+    assert [text for text in page.texts if text in ("one", "two", "three")] == ["one", "two", "three"]
 
 
 def test_feature_numbers_and_nothing():
