@@ -17,6 +17,7 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingParameterBand,
+    QgsProcessingParameterBoolean,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
@@ -25,7 +26,9 @@ from qgis.core import (
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
 )
 from qgis.PyQt.QtGui import QIcon
 
@@ -142,13 +145,30 @@ class KestrelAlgorithm(QgsProcessingAlgorithm):
         """Return a parameter's label in the user's language."""
         return tr(self.TEXTS[name][0])
 
-    def add_raster(self, name: str) -> None:
+    def add_raster(self, name: str, *, optional: bool = False, advanced: bool = False) -> None:
         """Add a raster layer."""
-        self.add(QgsProcessingParameterRasterLayer(name, self.label(name)))
+        definition = QgsProcessingParameterRasterLayer(name, self.label(name), optional=optional)
+        self.add(definition, advanced=advanced)
 
     def add_band(self, name: str, parent: str) -> None:
         """Add one band of the raster ``parent``, the first by default."""
         self.add(BandWithDefault(name, self.label(name), 1, parent))
+
+    def add_bands(self, name: str, parent: str) -> None:
+        """Add several bands of the raster ``parent``, none by default."""
+        self.add(
+            QgsProcessingParameterBand(
+                name, self.label(name), None, parent, optional=True, allowMultiple=True
+            )
+        )
+
+    def add_text(self, name: str, *, advanced: bool = False) -> None:
+        """Add an optional text, such as a list of numbers."""
+        self.add(QgsProcessingParameterString(name, self.label(name), optional=True), advanced=advanced)
+
+    def add_flag(self, name: str, *, advanced: bool = False) -> None:
+        """Add a switch that is off by default."""
+        self.add(QgsProcessingParameterBoolean(name, self.label(name), False), advanced=advanced)
 
     def add_choice(
         self, name: str, options: tuple[str, ...], default: str, *, advanced: bool = False
@@ -205,6 +225,14 @@ class KestrelAlgorithm(QgsProcessingAlgorithm):
         """Add the polygon output."""
         kind = QgsProcessing.SourceType.TypeVectorPolygon
         self.add(QgsProcessingParameterFeatureSink(name, self.label(name), kind))
+
+    def add_raster_output(self, name: str, *, optional: bool = False) -> None:
+        """Add a raster output; an optional one is made only when a file is given."""
+        self.add(
+            QgsProcessingParameterRasterDestination(
+                name, self.label(name), optional=optional, createByDefault=not optional
+            )
+        )
 
     def add_report(self) -> None:
         """Add the optional HTML report, which is made only when a file is given."""

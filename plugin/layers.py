@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +53,11 @@ _EXPORTED = frozenset(
 )
 
 
-#: What radar bands are called: a polarisation, alone or in a longer name such as ``Sigma0_VV_db``.
-_POLARISATION = re.compile(r"(?<![a-z])(vv|vh|hv|hh|sigma0|gamma0|beta0)(?![a-z])", re.IGNORECASE)
+#: What radar's bands are called, as the worker reads it too: ``VV``, ``Sigma0_VH_db``, ``backscatter``.
+_RADAR = re.compile(
+    r"(?<![a-z])(vv|vh|hh|hv)(?![a-z])|(?<![a-z])(sigma|gamma|beta)[ _-]?(0|zero|nought|naught)|backscatter",
+    re.IGNORECASE,
+)
 
 
 class LayerError(Exception):
@@ -66,7 +70,7 @@ class RasterFacts:
 
     ``georeference``: ``affine``, ``gcp``, ``rpc`` or ``none``. ``pixel_m``: mean pixel side in
     metres on the ground at the centre, None where it is unknown. ``palette_bands``: those whose values
-    are numbers of colours. ``radar_bands``: those that are called like a polarisation.
+    are numbers of colours. ``radar_bands``: those that are called like radar's.
     """
 
     bands: int
@@ -78,6 +82,7 @@ class RasterFacts:
     size: tuple[int, int] = (0, 0)
     palette_bands: tuple[int, ...] = ()
     radar_bands: tuple[int, ...] = ()
+    alpha_bands: tuple[int, ...] = ()
 
 
 def layer_file(layer: QgsMapLayer) -> str:
@@ -165,21 +170,21 @@ def raster_facts(
     crs = QgsCoordinateReferenceSystem.fromWkt(wkt) if wkt else QgsCoordinateReferenceSystem()
     return RasterFacts(
         bands=len(bands),
-        complex_bands=tuple(
-            number for number, band in enumerate(bands, 1) if gdal.DataTypeIsComplex(band.DataType)
-        ),
+        complex_bands=_which(bands, lambda band: gdal.DataTypeIsComplex(band.DataType)),
         georeference=georeference,
         has_crs=bool(wkt) or georeference == "rpc",
         looks_optical=_looks_optical(bands),
         pixel_m=_pixel_m(transform, data.RasterXSize, data.RasterYSize, crs, context) if transform else None,
         size=(data.RasterXSize, data.RasterYSize),
-        palette_bands=tuple(
-            number for number, band in enumerate(bands, 1) if band.GetColorTable() is not None
-        ),
-        radar_bands=tuple(
-            number for number, band in enumerate(bands, 1) if _POLARISATION.search(band.GetDescription())
-        ),
+        palette_bands=_which(bands, lambda band: band.GetColorTable() is not None),
+        radar_bands=_which(bands, lambda band: _RADAR.search(band.GetDescription()) is not None),
+        alpha_bands=_which(bands, lambda band: band.GetColorInterpretation() == gdal.GCI_AlphaBand),
     )
+
+
+def _which(bands: list[Any], has: Callable[[Any], bool]) -> tuple[int, ...]:
+    """Return the numbers, from 1, of the bands that have something."""
+    return tuple(number for number, band in enumerate(bands, 1) if has(band))
 
 
 def source_files(path: str) -> list[str]:

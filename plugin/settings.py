@@ -7,6 +7,7 @@ from qgis.core import QgsSettings
 PYTHON = "kestrel/python"
 DEVICE = "kestrel/device"
 WARM_MINUTES = "kestrel/warm_minutes"
+MEMORY_MB = "kestrel/memory_mb"
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -31,3 +32,11 @@ def warm_minutes() -> float:
         return max(float(QgsSettings().value(WARM_MINUTES, DEFAULT_WARM_MINUTES)), 0.0)
     except (TypeError, ValueError):
         return DEFAULT_WARM_MINUTES
+
+
+def memory_mb() -> int:
+    """Return how many megabytes a raster run may use beside the model; 0 = automatic."""
+    try:
+        return max(int(float(QgsSettings().value(MEMORY_MB, 0) or 0)), 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0

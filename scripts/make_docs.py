@@ -76,6 +76,8 @@ def _default(parameter: Any) -> str:
     value = parameter.defaultValue()
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
     text = f"`{value:g}`" if isinstance(value, (int, float)) else f"`{value}`"
     if parameter.type() == "enum":
         text += f" of {', '.join(f'`{option}`' for option in parameter.options())}"

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("qgis.core", reason="needs QGIS's Python packages")
 
 from kestrel.tests.support.algorithm_tools import StubWorker, fake_weights, make_raster
+from kestrel.tests.support.raster_tools import RasterStub, hazy_raster
 from qgis.core import QgsApplication
 
 
@@ -37,6 +38,25 @@ def stub(provider, qgis_new_project, monkeypatch, tmp_path):
     monkeypatch.setattr(boxes, "run_job", worker)
     monkeypatch.setenv("KESTREL_HOME", str(tmp_path / "home"))
     return worker
+
+
+@pytest.fixture
+def raster_stub(provider, qgis_new_project, monkeypatch, tmp_path):
+    """Every run of a raster-to-raster algorithm in this test goes to a stub."""
+    from kestrel.algorithms import rasters
+
+    worker = RasterStub()
+    monkeypatch.setattr(rasters, "run_job", worker)
+    monkeypatch.setenv("KESTREL_HOME", str(tmp_path / "home"))
+    return worker
+
+
+@pytest.fixture
+def hazy(tmp_path):
+    """A small three-band raster in a folder of its own."""
+    folder = tmp_path / "hazy"
+    folder.mkdir()
+    return hazy_raster(folder / "hazy.tif")
 
 
 @pytest.fixture

@@ -1,0 +1,362 @@
+"""What raster-to-raster algorithms take in, and everything that can be said against it before the run."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from qgis.core import (
+    QgsProcessingContext,
+    QgsProcessingOutputLayerDefinition,
+    QgsProperty,
+    QgsRasterLayer,
+)
+
+from ..plugin import layers, sidecar
+from ..plugin.destination import Destination
+from ..plugin.layers import LayerError, RasterFacts
+from ..plugin.raster_output import outputs_problem, raster_destination, style_path, with_suffix
+from ..plugin.texts import tr
+from .base import REPORT
+from .checks import existing, given
+from .raster_texts import (
+    AOI,
+    BANDS,
+    COPY,
+    DROP,
+    EXTENT,
+    INPUT,
+    OTHER_BANDS,
+    OUTPUT,
+    OUTPUT_HAZE,
+    OVERLAP,
+    REFERENCE,
+    STRENGTH,
+    STRETCH_MAX,
+    STRETCH_MIN,
+    TILE,
+)
+from .scenes import SceneAlgorithm
+
+TEMPORARY = "TEMPORARY_OUTPUT"
+
+
+class RasterChecks(SceneAlgorithm):
+    """Parameters, readings and refusals; the run is in :mod:`.rasters`."""
+
+    #: A tile is a multiple of this, which a network's layers may ask for.
+    STRIDE: ClassVar[int] = 1
+    #: Below, nearly all of a tile is overlap; above, one tile alone needs several gigabytes.
+    TILES: ClassVar[tuple[int, int]] = (64, 16384)
+
+    def group(self) -> str:
+        """Return the toolbox group."""
+        return tr("Restoration")
+
+    def groupId(self) -> str:
+        """Return the group's constant id."""
+        return "restoration"
+
+    def output_help(self) -> list[str]:
+        """Return the help about the outputs."""
+        return [
+            tr(
+                "The output has the input's grid, CRS, data type, nodata, band names and scale and offset "
+                "tags; alpha passes through. A pixel that is nodata in any of the three bands stays as it is "
+                "in all of them, and every band keeps its own nodata. The change is added to the original "
+                "values, so values above the stretch keep their headroom."
+            ),
+            tr(
+                "Dehazed values are not reflectance and must not be used for indices. Bands that are copied "
+                "still hold their haze, so indices across dehazed and copied bands are not comparable."
+            ),
+        ]
+
+    # --- parameters ------------------------------------------------------------------------------
+
+    def add_inputs(self) -> None:
+        """Add what is read, how it is stretched, and where."""
+        self.add_raster(INPUT)
+        self.add_bands(BANDS, INPUT)
+        self.add_choice(OTHER_BANDS, (COPY, DROP), COPY)
+        self.add_text(STRETCH_MIN, advanced=True)
+        self.add_text(STRETCH_MAX, advanced=True)
+        self.add_extent(EXTENT)
+        self.add_polygons(AOI)
+
+    def add_strength_and_tiles(self, tile: int) -> None:
+        """Add how much of the change is applied, and the tiles; ``tile`` is the default in pixels."""
+        self.add_number(STRENGTH, 1.0, 0.0, 1.0, decimals=3)
+        self.add_number(TILE, tile, *self.TILES, advanced=True)
+        self.add_number(OVERLAP, 0, 0, advanced=True)
+
+    def add_outputs(self) -> None:
+        """Add the reference and all outputs."""
+        self.add_raster(REFERENCE, optional=True, advanced=True)
+        self.add_raster_output(OUTPUT)
+        self.add_raster_output(OUTPUT_HAZE, optional=True)
+        self.add_report()
+
+    # --- checks ----------------------------------------------------------------------------------
+
+    def find_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
+        """Look at rasters, numbers, areas and outputs in turn."""
+        layer, facts = self.open_raster(parameters, INPUT, context)
+        return (
+            self._bands_problem(layer, facts, parameters, context)
+            or _georeference_problem(INPUT, layer, facts)
+            or self._number_problem(parameters, context)
+            or self._stretch_problem(parameters, context)
+            or self.extent_problem(parameters, context)
+            or self.polygon_problem(parameters, context)
+            or self.own_problem(parameters, context)
+            or self._reference_problem(facts, parameters, context)
+            or self._output_problem(layer, parameters, context)
+        )
+
+    def _bands_problem(
+        self,
+        layer: QgsRasterLayer,
+        facts: RasterFacts,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
+    ) -> str | None:
+        problem = _kind_problem(INPUT, layer, facts)
+        if problem:
+            return problem
+        chosen = self.bands(parameters, context)
+        if not chosen:
+            return None
+        for band in chosen:
+            if not 1 <= band <= facts.bands:
+                return tr("BANDS names band {band}, but {name} has {count} bands, counted from 1.").format(
+                    band=band, name=layer.name(), count=facts.bands
+                )
+        if len(chosen) != 3 or len(set(chosen)) != 3:
+            return tr(
+                "BANDS is {typed}; choose three different bands in the order red, green, blue, "
+                "or none for automatic."
+            ).format(typed=",".join(map(str, chosen)))
+        for band, reason in _unusable(facts).items():
+            if band in chosen:
+                return tr("BANDS: band {band} of {name} {reason}.").format(
+                    band=band, name=layer.name(), reason=reason
+                )
+        return None
+
+    def _number_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
+        low, high = self.TILES
+        problem = self.out_of_range(parameters, STRENGTH, 0.0, 1.0, context) or self.out_of_range(
+            parameters, TILE, low, high, context
+        )
+        if problem:
+            return problem
+        tile = self.parameterAsInt(parameters, TILE, context)
+        if tile % self.STRIDE:
+            lower = tile // self.STRIDE * self.STRIDE
+            return tr("TILE is {tile}; it must be a multiple of {stride}, such as {low} or {high}.").format(
+                tile=tile, stride=self.STRIDE, low=lower, high=lower + self.STRIDE
+            )
+        overlap = self.number(parameters, OVERLAP, context)
+        if not 0 <= overlap < tile:
+            return tr("OVERLAP is {overlap:g}; it must be less than TILE ({tile}), 0 = automatic.").format(
+                overlap=overlap, tile=tile
+            )
+        return None
+
+    def _stretch_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
+        lows, highs = self.stretch(parameters, context)
+        if bool(lows) != bool(highs):
+            there, missing = (STRETCH_MIN, STRETCH_MAX) if lows else (STRETCH_MAX, STRETCH_MIN)
+            return tr("{there} is given without {missing}; give both, or neither for automatic.").format(
+                there=there, missing=missing
+            )
+        for number, (low, high) in enumerate(zip(_three(lows), _three(highs)), 1):
+            if low >= high:
+                return tr(
+                    "STRETCH_MIN ({low:g}) must be less than STRETCH_MAX ({high:g}) in every band; "
+                    "look at value {number}."
+                ).format(low=low, high=high, number=number)
+        return None
+
+    def _reference_problem(
+        self, facts: RasterFacts, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> str | None:
+        if not given(parameters, REFERENCE):
+            return None
+        layer, reference = self.open_raster(parameters, REFERENCE, context)
+        problem = _kind_problem(REFERENCE, layer, reference) or _georeference_problem(
+            REFERENCE, layer, reference
+        )
+        bare = "none" in (facts.georeference, reference.georeference)
+        if problem or not bare or reference.size == facts.size:
+            return problem
+        return tr(
+            "REFERENCE: {name} has {width} x {height} pixels, INPUT {input_width} x {input_height}, and "
+            "without georeference they cannot be laid on each other; choose one of the same size."
+        ).format(
+            name=layer.name(),
+            width=reference.size[0],
+            height=reference.size[1],
+            input_width=facts.size[0],
+            input_height=facts.size[1],
+        )
+
+    def _output_problem(
+        self, layer: QgsRasterLayer, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> str | None:
+        if not self.typed_output(parameters, OUTPUT, context).strip():
+            return tr("OUTPUT: choose a file for the result.")
+        return outputs_problem(
+            self.destinations(parameters, context),
+            (REPORT, self.report_path(parameters, context)),
+            self._all_files(layer, parameters, context),
+            layers.loaded_files(context.project()),
+        )
+
+    # --- readings --------------------------------------------------------------------------------
+
+    def bands(self, parameters: dict[str, Any], context: QgsProcessingContext) -> list[int]:
+        """Return the chosen bands as typed, [] for automatic; raises LayerError for what is no number."""
+        value = parameters.get(BANDS)
+        if isinstance(value, QgsProperty):
+            value = value.value(context.expressionContext(), None)[0]
+        if value is None:
+            return []
+        entries = value if isinstance(value, (list, tuple)) else re.split(r"[,;\s]+", str(value).strip())
+        texts = [str(entry).strip() for entry in entries if str(entry).strip()]
+        try:
+            numbers = [float(text) for text in texts]
+            if any(number != int(number) for number in numbers):
+                raise ValueError
+        except (ValueError, OverflowError):
+            raise LayerError(
+                tr("BANDS is {typed}; write three band numbers such as 3,2,1.").format(
+                    typed=sidecar.plain(value)
+                )
+            ) from None
+        return [int(number) for number in numbers]
+
+    def stretch(
+        self, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> tuple[list[float], list[float]]:
+        """Return the stretch's lows and highs as typed; raises LayerError for what is no number."""
+        return (
+            _numbers(self.parameterAsString(parameters, STRETCH_MIN, context), STRETCH_MIN),
+            _numbers(self.parameterAsString(parameters, STRETCH_MAX, context), STRETCH_MAX),
+        )
+
+    def destinations(
+        self, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> dict[str, Destination]:
+        """Return parameter -> destination of the raster outputs that a person named."""
+        typed = {name: self.typed_output(parameters, name, context).strip() for name in (OUTPUT, OUTPUT_HAZE)}
+        return {name: raster_destination(text) for name, text in typed.items() if text and text != TEMPORARY}
+
+    def with_endings(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
+        """Return ``parameters`` with .tif added to raster outputs without an ending.
+
+        QGIS 3.22 adds none, and would load a file that is not there.
+        """
+        changed = dict(parameters)
+        for name in (OUTPUT, OUTPUT_HAZE):
+            typed = self.typed_output(parameters, name, context).strip()
+            if not typed or typed == TEMPORARY or with_suffix(typed) == typed:
+                continue
+            value = parameters[name]
+            if isinstance(value, QgsProcessingOutputLayerDefinition):
+                value = QgsProcessingOutputLayerDefinition(value)
+                value.sink = QgsProperty.fromValue(with_suffix(typed))
+                changed[name] = value
+            else:
+                changed[name] = with_suffix(typed)
+        return changed
+
+    def input_files(
+        self, layer: QgsRasterLayer, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> dict[str, str]:
+        """Return parameter -> real path of the files behind the layers that are read."""
+        files = {INPUT: layers.layer_file(layer)}
+        if given(parameters, REFERENCE):
+            files[REFERENCE] = layers.layer_file(self.parameterAsRasterLayer(parameters, REFERENCE, context))
+        return existing({**files, **self.polygon_files(parameters, self.POLYGONS, context)})
+
+    def _all_files(
+        self, layer: QgsRasterLayer, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> Mapping[str, list[str]]:
+        """Return parameter -> every file that belongs to it: sources of a VRT, world file, style."""
+        files = {}
+        for name, path in self.input_files(layer, parameters, context).items():
+            vector = name in self.POLYGONS
+            files[name] = [path] if vector else layers.source_files(path)
+            # a raster without a style would take the output's, were it called alike
+            if not vector or os.path.exists(style_path(path)):
+                files[name].append(style_path(path))
+        return files
+
+
+def _kind_problem(label: str, layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
+    """Say why a raster has no three visible bands of plain numbers, or return None."""
+    if facts.complex_bands:
+        return tr(
+            "{label}: band {band} of {name} is complex, which is SAR data; haze is removed from visible "
+            "bands only."
+        ).format(label=label, name=layer.name(), band=facts.complex_bands[0])
+    unusable = _unusable(facts)
+    if facts.bands - len(unusable) >= 3:
+        return None
+    for band, reason in unusable.items():
+        if band not in facts.alpha_bands:
+            return tr("{label}: band {band} of {name} {reason}.").format(
+                label=label, band=band, name=layer.name(), reason=reason
+            )
+    besides = tr(" besides alpha") if facts.alpha_bands else ""
+    return tr("{label}: {name} has {count} band(s){besides}, but three visible bands are needed.").format(
+        label=label, name=layer.name(), count=facts.bands - len(unusable), besides=besides
+    )
+
+
+def _unusable(facts: RasterFacts) -> dict[int, str]:
+    """Return the bands that are no visible light, each with the reason as the end of a sentence."""
+    reasons = (
+        (facts.alpha_bands, tr("is its alpha band, not a colour")),
+        (facts.radar_bands, tr("is SAR by its name; haze is removed from visible bands only")),
+        (
+            facts.palette_bands,
+            tr("has a palette, its values are numbers of colours; convert it to RGB first (gdal:pcttorgb)"),
+        ),
+    )
+    return {band: reason for bands, reason in reasons for band in bands}
+
+
+def _georeference_problem(label: str, layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
+    if facts.georeference not in ("gcp", "rpc"):
+        return None
+    by = {"gcp": tr("ground control points"), "rpc": tr("rational polynomials (RPC)")}
+    return tr(
+        "{label}: {name} is placed by {way} only, which a raster on its grid cannot keep; warp it first "
+        "(gdal:warpreproject)."
+    ).format(label=label, name=layer.name(), way=by[facts.georeference])
+
+
+def _numbers(text: str, label: str) -> list[float]:
+    """Read ``a,b,c`` or one number, "" = none; raises LayerError."""
+    entries = [entry for entry in re.split(r"[,;\s]+", text.strip()) if entry]
+    try:
+        numbers = [float(entry) for entry in entries]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)) or len(numbers) not in (0, 1, 3):
+        raise LayerError(
+            tr("{label} is {typed}; write one number, or three as a,b,c, or nothing for automatic.").format(
+                label=label, typed=text.strip()
+            )
+        )
+    return numbers
+
+
+def _three(numbers: list[float]) -> list[float]:
+    return numbers * 3 if len(numbers) == 1 else numbers
