@@ -105,6 +105,8 @@ def resolve(scale: Scale, statistics: Statistics) -> Scaling:
     if low >= high:
         low, high = statistics.minimum, statistics.maximum
         source = f"minimum and maximum of {statistics.source}, whose percentiles are equal"
+    if low == high:  # any width will do, but one that the number's own size does not swallow
+        high, source = low + max(1.0, abs(low)), "the only valid pixel"
     return Scaling(mode, low, high, scale.to, source)
 
 

@@ -201,13 +201,21 @@ def test_fault_7_all_nodata_has_no_statistics(tmp_path):
     assert band_stats(rasters.write(tmp_path / "b.tif", image, nodata=0)) == (None, None, None)
 
 
-@pytest.mark.parametrize("size", [1, 50, 1200])
+@pytest.mark.parametrize("size", [2, 50, 1200])
 def test_exception_a_constant_band(tmp_path, size):
     image = three(size, size)
     image[1] = 7
     path = rasters.write(tmp_path / "a.tif", image)
     with pytest.raises(EngineError, match=r"Band 2 of a.tif is constant \(all valid pixels are 7\)\."):
         band_stats(path, (2, 1, 3))
+
+
+@pytest.mark.parametrize("size", [1, 300])
+def test_fault_7_a_single_valid_pixel_is_no_constant_band(tmp_path, size):
+    image = np.zeros((3, size, size), np.uint16)
+    image[:, -1, -1] = 5, 6, 7
+    found = band_stats(rasters.write(tmp_path / "a.tif", image, nodata=0))
+    assert [each.samples.tolist() for each in found] == [[5], [6], [7]]
 
 
 def test_feature_one_other_pixel_in_one_band_is_found(tmp_path):

@@ -43,6 +43,13 @@ def test_feature_equal_percentiles_fall_back_to_the_extremes():
     assert ends(resolve_stretch(AUTO, [statistics(values)])) == [(0, 7)]
 
 
+@pytest.mark.parametrize("value", [0, 5, -3e20, 1e-30])
+def test_feature_a_single_valid_pixel_has_a_stretch(value):
+    (found,) = resolve_stretch(AUTO, [statistics([value], "float32")])
+    assert found.source == "the only valid pixel"
+    assert found.apply(np.array([value], np.float32)).tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
