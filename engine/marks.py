@@ -49,14 +49,13 @@ class MarkCounts:
     moved: int = 0
     foreign: int = 0
     needed: bool = False
-    value: float | int | None = None
+    value: float = LATE_NODATA
 
     def merge(self, other: MarkCounts) -> None:
         """Add what another window counted."""
         self.moved += other.moved
         self.foreign += other.foreign
         self.needed |= other.needed
-        self.value = other.value if self.value is None else self.value
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,6 @@ class Marks:
             moved = _step_aside(band, known, nodata)
             assert self.movable or not moved, f"a valid pixel is {nodata}"
             counts.moved += moved
-        if counts.needed:
-            counts.value = nodata
         return counts
 
     def mask_of(self, valid: np.ndarray) -> np.ndarray:
@@ -171,8 +168,8 @@ def _one_dtype(scene: Scene, numbers: Sequence[int]) -> np.dtype:
         if dtype != first:
             raise EngineError(
                 "input",
-                f"{scene.path.name} has bands of different types (band {numbers[0]} is {first}, band {number} is "
-                f"{dtype}), and the output can have one type only.",
+                f"{scene.path.name} has bands of different types (band {numbers[0]} is {first}, "
+                f"band {number} is {dtype}), and the output can have one type only.",
                 "Set OTHER_BANDS to drop, or convert the raster to one type first.",
             )
     return first

@@ -89,8 +89,8 @@ class RasterWriter:
                 self._dataset.write_mask(shown, window=window)
 
     def declare_nodata(self, value: float | int) -> None:
-        """Declare ``value``: streaming learns late that a pixel needs it. Same value as before or none."""
-        assert self._nodata is None or self._nodata == value or (self._nodata != self._nodata != value)
+        """Declare the nodata value of a target that had none: streaming learns late that a pixel needs it."""
+        assert self._nodata is None or self._nodata == value, (self._nodata, value)
         self._nodata = value
 
     def finish(self, track: Track, start: float = 0.9, end: float = 0.99) -> None:
