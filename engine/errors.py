@@ -20,6 +20,10 @@ class EngineError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Travel between processes whole: by default only the message would."""
+        return type(self), (self.code, self.message, self.hint)
+
 
 class ReadError(EngineError):
     """A window of the raster that cannot be read; the run adds how far it had come."""

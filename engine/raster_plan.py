@@ -39,6 +39,11 @@ class Piece:
     left: int
     right: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return rows and columns."""
+        return self.bottom - self.top, self.right - self.left
+
 
 @dataclass(frozen=True, eq=False)
 class RasterPlan:
@@ -110,13 +115,13 @@ class RasterPlan:
         i, j = divmod(tile.number, len(self.grid.xs))
         return self.rows[i], self.cols[j]
 
-    def wanted(self, row: int, col: int, height: int, width: int) -> np.ndarray | None:
-        """Return bool (height, width): output pixels whose centre is wanted; None where all are."""
+    def wanted(self, piece: Piece) -> np.ndarray | None:
+        """Return bool (h, w): the piece's pixels whose centre is wanted; None where all are."""
         if self.region is None or self.region.is_rect:
             return None
-        move = shapely.transform(self.region.shape, lambda xy: xy * self.factor - [col, row])
-        inside = rasterize([(move, 1)], out_shape=(height, width), dtype=np.uint8)
-        return inside.astype(bool)
+        corner = [piece.left, piece.top]
+        moved = shapely.transform(self.region.shape, lambda xy: xy * self.factor - corner)
+        return rasterize([(moved, 1)], out_shape=piece.shape, dtype=np.uint8).astype(bool)
 
 
 def plan_raster(
@@ -165,16 +170,17 @@ def snapped(region: Region, scene: Scene) -> tuple[int, int, int, int]:
     return row, col, end_row - row, end_col - col
 
 
-def log_raster_estimate(plan: RasterPlan, scene: Scene, batch: int, disk_bytes: int, track: Track) -> None:
-    """Say before the start what the run takes."""
+def log_raster_estimate(plan: RasterPlan, scene: Scene, channels: int, disk: int, track: Track) -> None:
+    """Say before the start what the run takes; ``disk``: bytes at the worst."""
     height, width = plan.shape
     panels = -(-width // plan.panel)
-    memory = column_bytes(3, plan.grid.tile[0] * plan.factor, scene.count) * min(width, plan.panel)
+    memory = column_bytes(channels, plan.grid.tile[0] * plan.factor, scene.count) * min(width, plan.panel)
+    tiles = len(plan.tiles(plan.output))
     track.info(
-        f"{scene.path.name}: output of {width} x {height} pixels, tiles of {plan.grid.tile[1]} x "
-        f"{plan.grid.tile[0]} with {plan.overlap} overlap, {batch} at once"
+        f"{scene.path.name}: output of {width} x {height} pixels, {tiles} of {len(plan.grid)} tiles of "
+        f"{plan.grid.tile[1]} x {plan.grid.tile[0]} with {plan.overlap} overlap"
         + (f", in {panels} panels of {plan.panel} columns" if panels > 1 else "")
-        + f"; about {memory / 1e6:.0f} MB beside the model, at most {disk_bytes / 1e6:.0f} MB on disk."
+        + f"; about {memory / 1e6:.0f} MB beside the model, at most {disk / 1e6:.0f} MB on disk."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,20 +10,26 @@ from typing import Any
 
 from ..models import registry
 from ..models.task import Builder, ModelError, SceneInfo, Task
+from .bands import bands_for
 from .boxes_run import run_boxes
 from .device import is_out_of_memory, resolve_device
 from .errors import EngineError
 from .events import Events, Track
 from .job import Job
 from .plan import check_size
-from .region import read_region
+from .raster_run import run_rasters
+from .region import Region, read_region
 from .scene import Scene, open_scene
 from .stack import prove_stack
 
 __all__ = ["Events", "Outcome", "run_job"]
 
-#: Kind of answer -> (what runs it, the output a Job must name). Scores and rasters come later.
-RUNNERS: dict[str, tuple[Callable[..., dict[str, Any]], str]] = {"boxes": (run_boxes, "boxes")}
+#: Kind of answer -> the outputs of which a Job must name one.
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "boxes": ("boxes",),
+    "raster": ("raster",),
+    "scores": ("scores", "classes"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,55 +41,75 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
 
 
-def run_job(job: Job, events: Events, builder: Builder | None = None, threads: bool = True) -> Outcome:
+def run_job(
+    job: Job,
+    events: Events,
+    builder: Builder | None = None,
+    threads: bool = True,
+    executor: Executor | None = None,
+) -> Outcome:
     """Run a Job of kind ``predict``.
 
-    ``builder`` replaces the registry's (tests, notebooks); ``threads=False`` reads in this thread,
-    with the same result. Raises EngineError or Cancelled; then no output is left behind.
+    ``builder`` replaces the registry's (tests, notebooks); ``threads=False`` reads and writes in this
+    thread, ``executor`` runs ranges of rows wherever it runs things (rasters only; ``builder`` must be
+    picklable then): the result is the same. Raises EngineError or Cancelled; then no output is left
+    behind, and a raster that was there before is still there.
     """
     if job.kind != "predict":
         raise EngineError("parameter", f"The engine has no Jobs of kind {job.kind!r}.")
     track = Track(events)
     try:
-        figures = _predict(job, track, builder, threads)
-    except BaseException as error:
-        _remove(job.outputs)
-        if isinstance(error, ModelError):
-            raise EngineError("model", error.message, error.hint) from error
-        if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
-            raise EngineError(
-                "memory", f"There was not enough memory ({error}).", "Choose a smaller TILE."
-            ) from error
-        raise
+        figures = _predict(job, track, builder, threads, executor)
+    except ModelError as error:
+        raise EngineError("model", error.message, error.hint) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EngineError(
+            "memory", f"There was not enough memory ({error}).", "Choose a smaller TILE."
+        ) from error
     return Outcome(dict(job.outputs), figures, track.warnings)
 
 
-def _predict(job: Job, track: Track, builder: Builder | None, threads: bool) -> dict[str, Any]:
+def _predict(
+    job: Job, track: Track, builder: Builder | None, threads: bool, executor: Executor | None
+) -> dict[str, Any]:
     with track.stage("start", 0.0):
         prove_stack(Path(job.scratch) if job.scratch else None)
+    scene, region, task, device = look(job, track, builder)
+    if not any(name in job.outputs for name in OUTPUTS[task.kind]):
+        raise EngineError("parameter", f"The Job names no output {' or '.join(OUTPUTS[task.kind])!r}.")
+    if task.kind != "boxes":
+        return run_rasters(job, scene, region, task, device, track, threads, executor, builder)
+    try:
+        return run_boxes(job, scene, region, task, device, track, threads)
+    except BaseException:
+        _remove(job.outputs)  # scratch files: the algorithm's guarded sink has not seen them yet
+        raise
+
+
+def look(job: Job, track: Track, builder: Builder | None) -> tuple[Scene, Region | None, Task, str]:
+    """Open the scene and build the task for it; return both with the region and the device."""
     with track.stage("opening", 0.005):
         entry = job.inputs.get("image")
         if entry is None:
             raise EngineError("parameter", "The Job names no image.")
-        bands = entry.get("bands") or [1]
-        if len(bands) != 1:
-            raise EngineError("parameter", f"One band is needed, not {len(bands)}.", "Choose one BAND.")
-        scene = open_scene(entry["path"], bands[0])
-        for note in scene.notes:
-            track.warn(note)
+        typed = entry.get("bands") or []
+        scene = open_scene(entry["path"], typed or 1)
         region = read_region(scene, job.extent, job.aoi_wkt, job.crs_wkt, track)
-        check_size(scene, region)
     with track.stage("model", 0.01):
         task, device = _build(job, scene, builder)
-        runner, output = RUNNERS.get(task.kind, (None, ""))
-        if runner is None:
+        if task.kind not in OUTPUTS:
             raise EngineError("model", f"The engine cannot run models of kind {task.kind!r} yet.")
-        if output not in job.outputs:
-            raise EngineError("parameter", f"The Job names no output {output!r}.")
+        if task.kind == "boxes":
+            check_size(scene, region)
+        scene = bands_for(task, scene, typed, track)
+        for note in (*(scene.band_notes if task.kind == "boxes" else ()), *scene.notes):
+            track.warn(note)
         _warn_of_pixel_size(task, scene, track)
         for text in task.notes.get("warnings", ()):
             track.warn(text)
-    return runner(job, scene, region, task, device, track, threads)
+    return scene, region, task, device
 
 
 def _build(job: Job, scene: Scene, builder: Builder | None) -> tuple[Task, str]:

@@ -36,7 +36,8 @@ class Scene:
 
     ``bands``: numbers from 1, in the order in which a model wants them. ``dtypes``, ``validities``: of
     every band of the file, the first at index 0. ``block``: (rows, columns) of the file's own blocks.
-    ``notes``: what the user should be warned of. ``stamps``: the file and, for a VRT, every file below it.
+    ``notes``: what the user should be warned of; ``band_notes``: the same where one band is read as
+    measured values. ``stamps``: the file and, for a VRT, every file below it.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Scene:
     georef: Georef
     stamps: tuple[Stamp, ...]
     notes: tuple[str, ...]
+    band_notes: tuple[str, ...]
 
     @property
     def count(self) -> int:
@@ -128,11 +130,15 @@ class Reader:
         assert col + width <= scene.width
         window = Window(col, row, width, height)
         try:
-            dtype = np.result_type(*{scene.dtypes[band - 1] for band in bands})
-            values = self._dataset.read(list(bands), window=window, out_dtype=dtype)
+            if len({scene.dtypes[band - 1] for band in bands}) == 1:
+                values = parts = self._dataset.read(list(bands), window=window)
+            else:  # rasterio reads bands of one dtype only together
+                parts = [self._dataset.read(band, window=window) for band in bands]
+                values = np.stack(parts)
             known = KnownMasks(self._dataset, window)
+            # before the bands share a dtype: nodata is compared in the band's own
             valid = np.stack(
-                [scene.validities[b - 1].valid(known, part) for b, part in zip(bands, values, strict=True)]
+                [scene.validities[b - 1].valid(known, part) for b, part in zip(bands, parts, strict=True)]
             )
         except RasterioError as error:
             named = f"band {bands[0]}" if len(bands) == 1 else f"bands {', '.join(map(str, bands))}"
@@ -143,10 +149,6 @@ class Reader:
                 "The file is truncated or damaged: copy or download it again.",
             ) from None
         return values, valid
-
-    def read_mask(self, row: int, col: int, height: int, width: int) -> np.ndarray:
-        """Return the mask band that the file's bands share, uint8 (height, width), 0 = no data."""
-        return self._dataset.read_masks(1, window=Window(col, row, width, height))
 
 
 def open_scene(path: str, bands: int | Sequence[int]) -> Scene:
@@ -173,7 +175,8 @@ def open_scene(path: str, bands: int | Sequence[int]) -> Scene:
             validities=tuple(validity(dataset, band) for band in dataset.indexes),
             georef=georef,
             stamps=stamps,
-            notes=(*_notes(dataset, chosen[0]), *georef.notes),
+            notes=georef.notes,
+            band_notes=tuple(_band_notes(dataset, chosen[0])),
         )
 
 
@@ -203,7 +206,7 @@ def _sources(file: Path) -> list[Path]:
         return source_files(file)
 
 
-def _notes(dataset: DatasetReader, band: int) -> Iterator[str]:
+def _band_notes(dataset: DatasetReader, band: int) -> Iterator[str]:
     name = Path(dataset.name).name
     if dataset.count >= 3 and tuple(dataset.colorinterp[:3]) == RGB:
         yield f"{name} is a colour picture, not confirmed as SAR; band {band} is used as it is."

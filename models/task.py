@@ -176,6 +176,10 @@ class ModelError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Travel between processes with the hint."""
+        return type(self), (self.message, self.hint)
+
 
 #: (params, weights, device, scene) -> Task. ``params``: the Job's, lower-case keys; ``weights``: the
 #: WEIGHTS parameter as typed ("" = shipped default); ``device``: resolved, never "auto".

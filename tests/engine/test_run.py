@@ -220,7 +220,7 @@ def test_exception_unknown_model_and_kind(scene, tmp_path):
         run(scene, tmp_path, builder=None)
     with pytest.raises(EngineError, match="no Jobs of kind 'train'"):
         run_job(Job("train", "toy", {}, {}, {}), Recorder())
-    with pytest.raises(EngineError, match="cannot run models of kind 'raster' yet"):
+    with pytest.raises(EngineError, match="names no output 'raster'"):
         run(scene, tmp_path, builder=lambda *_: toys.toy_task(kind="raster"))
 
 

@@ -1,5 +1,7 @@
 """Weights of tiles along an axis: they sum to one on every pixel, whatever the sizes."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -40,7 +42,7 @@ def test_property_a_margin_is_kept_on_inner_sides_only(axis):
     found = windows(axis)
     assert found[0].start == 0
     assert found[-1].stop == size * factor
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert before.stop == before.tile_start + (min(tile, size) - margin) * factor
         assert after.start == after.tile_start + margin * factor
 
