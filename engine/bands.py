@@ -36,7 +36,7 @@ CONVERT = "Convert it to RGB first (gdal_translate -expand rgb, or Raster > Conv
 
 @dataclass(frozen=True)
 class Choice:
-    """Red, green and blue, counted from 1; ``how`` they were found, as the end of a sentence."""
+    """Red, green and blue, counted from 1; ``how`` they were found, for the log."""
 
     bands: tuple[int, int, int]
     how: str
@@ -60,7 +60,7 @@ def choose_rgb(dataset: DatasetReader) -> Choice:
         return Choice(found.bands, "by wavelength", found.warning)
     first = usable[0], usable[1], usable[2]
     _check_palette(dataset, first)
-    return Choice(first, "as the first three", _guess_warning(dataset, usable, first))
+    return Choice(first, "the first three", _guess_warning(dataset, usable, first))
 
 
 def check_typed(bands: Sequence[int], dataset: DatasetReader) -> tuple[int, int, int]:
@@ -106,7 +106,7 @@ def bands_for(task: Task, scene: Scene, typed: Sequence[int], track: Track) -> S
         if task.change:
             refuse_sar(scene)
         listed = ", ".join(map(str, choice.bands))
-        track.info(f"Bands {listed} of {scene.path.name} are red, green, blue {choice.how}.")
+        track.info(f"Red, green, blue are bands {listed} of {scene.path.name} ({choice.how}).")
         if choice.warning:
             track.warn(choice.warning)
         return scene

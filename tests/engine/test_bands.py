@@ -369,7 +369,7 @@ def test_feature_a_scene_gets_the_bands_its_task_wants(tmp_path):
     assert bands_of(path, typed=[4, 3, 2]).bands == (4, 3, 2)
     assert bands_of(path, wanted=1).bands == (1,)
     assert bands_of(path, wanted=2).bands == (1, 2)
-    assert ("info", "Bands 3, 2, 1 of a.tif are red, green, blue by the bands' names.") in events.lines
+    assert ("info", "Red, green, blue are bands 3, 2, 1 of a.tif (by the bands' names).") in events.lines
     with pytest.raises(EngineError, match="One band is needed, not 2"):
         bands_of(path, typed=[1, 2], wanted=1)
     with pytest.raises(EngineError, match=r"a.tif has 5 bands, so there is no band 6"):
