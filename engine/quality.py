@@ -165,6 +165,7 @@ def _blocks(
         rows, cols = block
     _, _, height, width = rect
     for row in range(0, height, rows):
+        track.progress(0, row, height, "quality", None)
         for col in range(0, width, cols):
             track.check()
             yield row, col, min(rows, height - row), min(cols, width - col)

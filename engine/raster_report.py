@@ -234,6 +234,7 @@ def _histograms(tally: Tally, names: Sequence[str]) -> bytes:
         if side.dtype.kind in "iu":  # nothing lies beyond the data type
             ends, margin = np.iinfo(side.dtype), 0.02 * (right - left)
             left, right = max(left, ends.min - margin), min(right, ends.max + margin)
-        axes.set(xlim=(left, right), ylim=(0, 1.1 * highest or 1), ylabel="% of pixels", title=name)
-        axes.legend(frameon=False)
+        axes.set(xlim=(left, right), ylim=(0, 1.1 * highest or 1), ylabel="% of pixels")
+        axes.set_title(name, loc="left")
+    rows[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2, frameon=False)
     return _small(figure.savefig)
