@@ -6,7 +6,6 @@ The style is a text of QGIS's own format, filled with numbers. It lies beside th
 
 from __future__ import annotations
 
-import collections
 import math
 import os
 import string
@@ -24,13 +23,10 @@ from qgis.core import (
 )
 from qgis.PyQt.QtXml import QDomDocument
 
-from .styles import FOLDER
+from .styles import FOLDER, KEPT
 
 #: Change of reflectance-like units in which most haze lies; used when the worker names no range.
 HAZE_RANGE = (0.0, 0.3)
-
-#: Stylers must outlive the algorithm: inside a model QGIS deletes it before the layers are loaded.
-_kept: collections.deque[Any] = collections.deque(maxlen=64)
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,7 @@ class RasterStyler(QgsProcessingLayerPostProcessorInterface):
     def __init__(self) -> None:
         super().__init__()
         self.qml = ""
-        _kept.append(self)
+        KEPT.append(self)
 
     def postProcessLayer(self, layer: QgsMapLayer, context: Any, feedback: Any) -> None:
         """Called by QGIS; a style that cannot be read costs the looks, not the result."""

@@ -7,6 +7,7 @@ reads by itself. A style that a person saved there is never replaced.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import os
 from typing import Any
@@ -35,17 +36,22 @@ _COLUMNS = (
 )
 
 
+#: Stylers must outlive their algorithm: QGIS deletes a model's steps before it loads their layers, and
+#: calls nobody then (observed in 3.22). More layers than that are hardly loaded at once.
+KEPT: collections.deque[QgsProcessingLayerPostProcessorInterface] = collections.deque(maxlen=64)
+
+
 class Styler(QgsProcessingLayerPostProcessorInterface):
     """Gives a layer its style when QGIS loads it.
 
-    Must be made in the main thread and kept by the algorithm: one from a worker thread is skipped
-    (qgis/QGIS #47533), one without a reference dies before its call.
+    Must be made in the main thread: one from a worker thread is skipped (qgis/QGIS #47533).
     """
 
     def __init__(self, style: str) -> None:
         """``style``: file name in resources/styles."""
         super().__init__()
         self._path = os.path.join(FOLDER, style)
+        KEPT.append(self)
 
     def postProcessLayer(self, layer: QgsMapLayer, context: Any, feedback: Any) -> None:
         """Called by QGIS; a style that cannot be read costs the looks, not the result."""

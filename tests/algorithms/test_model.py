@@ -1,5 +1,7 @@
 """One algorithm, three ways in: toolbox, graphical model, qgis_process (the last in test_real.py)."""
 
+import gc
+
 import processing
 import pytest
 from kestrel.tests.support.algorithm_tools import layer_rows, make_polygons, square
@@ -8,6 +10,9 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
+    QgsProcessingOutputLayerDefinition,
+    QgsProject,
+    QgsVectorLayer,
 )
 
 CFAR = "kestrel:detectshipscfar"
@@ -78,3 +83,19 @@ def test_model_in_the_toolbox_raises(stub, scene, out, areas):
     with pytest.raises(QgsProcessingException):
         processing.run(build_model(CFAR, areas, BAND=4), {"SCENE": scene})
     assert stub.jobs == []
+
+
+def test_model_styles_the_layer_that_the_gui_loads(stub, scene, out, areas):
+    """QGIS deletes a model's steps before it loads their layers; the styler must still live."""
+    targets = {f"{child}:{name}": str(out / f"{name}.gpkg") for child, name in CHAIN}
+    ships = targets["detect:ships"]
+    targets["detect:ships"] = QgsProcessingOutputLayerDefinition(ships, QgsProject.instance())
+    context, feedback = QgsProcessingContext(), QgsProcessingFeedback()
+    context.setProject(QgsProject.instance())
+    _, ok = build_model(CFAR, areas).create().run({"SCENE": scene, **targets}, context, feedback)
+    assert ok, feedback.textLog()
+    gc.collect()
+    [details] = context.layersToLoadOnCompletion().values()
+    layer = QgsVectorLayer("Polygon?field=score:double", "not styled yet", "memory")
+    details.postProcessor().postProcessLayer(layer, context, feedback)
+    assert layer.renderer().type() == "graduatedSymbol"
