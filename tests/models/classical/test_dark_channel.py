@@ -293,6 +293,20 @@ def test_feature_the_stretch_is_the_users():
 
 
 @pytest.mark.parametrize(
+    ("dtype", "params", "warned"),
+    [
+        ("uint8", {}, False),
+        ("uint16", {}, True),
+        ("float32", {}, True),
+        ("uint16", {"stretch_min": [0], "stretch_max": [9000]}, False),
+    ],
+)
+def test_feature_a_stretch_that_hides_the_veil_is_told(dtype, params, warned):
+    task = build(params, "", "cpu", SceneInfo(400, 300, dtype, None))
+    assert any("STRETCH_MIN" in text for text in task.notes["warnings"]) == warned
+
+
+@pytest.mark.parametrize(
     ("params", "said"),
     [
         ({"patch": 14}, "odd"),
