@@ -22,6 +22,8 @@ PICTURE_BYTES, QUALITIES = 300_000, (88, 75, 60, 40, 20)
 WITHIN = 99.5
 #: A histogram is cut at so many times the share of the bin that has so many larger ones.
 TOWER, TOWERS = 2, 4
+#: Times that are part of the stage "tiles", so that they are not added up.
+WITHIN_TILES = ("prepare", "predict")
 COLOURS = ("red", "green", "blue")
 
 
@@ -150,9 +152,12 @@ def _made(report: Report, figures: Mapping[str, Any]) -> None:
     report.pairs({name: _plain(value) for name, value in figures["params_used"].items()})
     report.section("Seconds by stage")
     seconds = figures["seconds"]
-    total = sum(seconds.values())
+    stages = {name: value for name, value in seconds.items() if name not in WITHIN_TILES}
+    within = {f"{name} (within tiles)": seconds[name] for name in WITHIN_TILES if name in seconds}
+    total = sum(stages.values())
     mpx = figures["size"][0] * figures["size"][1] / 1e6
-    report.pairs({**seconds, "all": total, "all, for each Mpx of output": total / mpx})
+    told = {**stages, **within, "all": total, "all, for each Mpx of output": total / mpx}
+    report.pairs({name: float(f"{value:.3g}") for name, value in told.items()})
     report.section("Made with")
     report.pairs({"model": figures["model"], "versions": figures["versions"]})
     files = [(f["path"], f["size"], f["modified"]) for f in figures["inputs"]]

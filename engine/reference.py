@@ -87,6 +87,8 @@ def check_reference(
     if shift is not None and max(map(abs, shift)) >= SAME_PX:
         offset = None
         notes += (f"The reference lies {shift[0]:.2f}, {shift[1]:.2f} pixels beside the output's grid.",)
+    if offset is not None and _under(clear, offset, (row, col, height, width)) is None:
+        offset = shift = None  # it overlaps, so its longitudes are a turn apart: the warper knows that
     # around the Earth a degree raster has its footprint several times
     area = max(map(shapely.area, shapely.get_parts(footprint)))
     finer = (clear.width * clear.height / area) ** 0.5
@@ -104,10 +106,10 @@ def aligned(
     """
     found = np.full((len(reference.scene.bands), height, width), np.nan)
     if reference.offset is not None:
-        top, left = row + reference.offset[0], col + reference.offset[1]
-        read = _clipped(reference.scene, top, left, top + height, left + width)
+        read = _under(reference.scene, reference.offset, (row, col, height, width))
         if read is not None:
             r, c, h, w = read
+            top, left = row + reference.offset[0], col + reference.offset[1]
             found[:, r - top : r - top + h, c - left : c - left + w] = _values(reader, read)
     else:
         read = _source(reference.scene, scene, row, col, height, width, reference.finer)
@@ -170,6 +172,13 @@ def _source(
         int(np.ceil(bottom + reach)),
         int(np.ceil(right + reach)),
     )
+
+
+def _under(
+    clear: Scene, offset: tuple[int, int], rect: tuple[int, int, int, int]
+) -> tuple[int, int, int, int] | None:
+    top, left = rect[0] + offset[0], rect[1] + offset[1]
+    return _clipped(clear, top, left, top + rect[2], left + rect[3])
 
 
 def _clipped(scene: Scene, top: int, left: int, bottom: int, right: int) -> tuple[int, int, int, int] | None:

@@ -182,6 +182,28 @@ def test_oracle_another_grid_is_resampled_onto_the_output(tmp_path, other):
     assert found["output"]["ssim"] == pytest.approx(1, abs=1e-6 if other.is_rectilinear else 1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.4, 1.0])
+@pytest.mark.parametrize("west", [15.0, 179.998])  # the latter across the antimeridian
+def test_oracle_degrees_on_degrees(tmp_path, west, scale):
+    transform = Affine(1e-4, 0, west, 0, -1e-4, 45)
+    fine = transform * Affine.translation(-3, -3) * Affine.scale(scale)
+
+    def image(height, width, place):
+        x, y = place * (np.mgrid[:width, :height] + 0.5)
+        one = 100 + 1e4 * ((x - west) - (y - 45)).T
+        return np.stack([one, one / 2, one / 3]).astype(np.float32)
+
+    clear = image(150, 160, fine)
+    fine = Affine.translation(-360 if west > 100 else 0, 0) * fine  # the same places by another name
+    before, after = files(tmp_path, *[image(40, 50, transform)] * 2, place="degrees", transform=transform)
+    path = rasters.write(tmp_path / "clear.tif", clear, "degrees", transform=fine)
+    reference = check_reference(open_scene(str(before), RGB), str(path))
+    assert reference.finer == pytest.approx(1 / scale)
+    found = assess(before, after, path, lows=(0,), highs=(200,), block=(16, 16))
+    assert found["pixels"] == 40 * 50
+    assert found["output"]["psnr"] > 80
+
+
 def test_feature_a_shift_below_a_pixel_is_reported(tmp_path):
     before, after = files(tmp_path, picture(), picture())
     transform = rasters.PLACES["north_up"][1] * Affine.translation(0.3, -0.2)

@@ -39,7 +39,7 @@ def figures(tally, bands=(4, 3, 2), **more):
         "bands": list(bands),
         "stretch": {"low": [0.0] * len(bands), "high": [255.0] * len(bands), "source": "data type"},
         "params_used": {"omega": 0.95, "bands": list(bands), "other_bands": "copy"},
-        "seconds": {"tiles": 3.0, "writing": 1.8},
+        "seconds": {"prepare": 0.5, "predict": 2.0, "tiles": 3.0, "writing": 1.8},
         "valid_pixels": 4600,
         "invalid_pixels": 200,
         "tiles_total": 6,
@@ -91,6 +91,7 @@ def test_smoke_everything_is_there_and_escaped(tmp_path):
     assert all(link.startswith("data:image/") for link in page.links)
     assert cells(text, "bands") == ["4, 3, 2"]
     assert cells(text, "all, for each Mpx of output") == ["1000"]  # 4.8 s for 0.0048 Mpx
+    assert cells(text, "predict (within tiles)") == ["2"]
     assert cells(text, "red (band 4)") != cells(text, "green (band 3)")
 
 
