@@ -26,7 +26,8 @@ def check_profile(
         "size": (target.width, target.height),
         "number of bands": target.count,
         "data type": {target.type.name},
-        "overviews": levels,
+        # rasterio tells factors by the width alone, which is rounded up in narrow overviews
+        "overviews": [int(0.5 + target.width / -(-target.width // level)) for level in levels],
         "mask": target.mask,
     }
     found = {
