@@ -38,7 +38,7 @@ def inputs(scene: Scene) -> list[dict[str, Any]]:
 
 def model(task: Task, fallback: str) -> dict[str, Any]:
     """Return name, version, sha256 and id of a model; the last is what features carry."""
-    told = ("version", "sha256", "warnings")  # the last stand in the result already
+    told = ("version", "sha256", "warnings", "log")  # the last two stand in the result and the log
     notes = {name: value for name, value in task.notes.items() if name not in told}
     return {
         "name": task.name,

@@ -1,7 +1,7 @@
 """One stretch for each band of a scene, fixed before the first tile.
 
-A stretch of its own for every band takes most of a haze's colour away with it, so a restoration that
-measures the haze says in its Scale which one it wants; here the numbers are only looked up.
+A low percentile for black takes an even haze away with it, and a stretch of its own for every band the
+haze's colour: a restoration that measures the haze asks for ``black="zero"`` in its Scale.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from .errors import EngineError
 from .scaling import Scaling, resolve
 from .statistics import Statistics
 
+#: QGIS's cumulative count cut for new layers of more than 8 bits.
+SHOWN = (2.0, 98.0)
 #: Source of the placeholder 0..1 that stands where no pixel can ever be scaled.
 NO_PIXEL = "no valid pixel"
 #: Share of a band's valid pixels outside typed limits that is worth a warning; the automatic stretch
@@ -34,6 +36,9 @@ def resolve_stretch(
     Raises EngineError where a given low is not below its high, or numbers and bands do not match.
     """
     numbers = range(1, len(statistics) + 1) if bands is None else bands
+    known = [found for found in statistics if found is not None]
+    if scale.mode == "auto" and scale.black == "zero" and known and known[0].dtype != np.uint8:
+        return (_light(scale, known),) * len(statistics)
     return tuple(
         _given(scale, i, len(statistics), band)
         if scale.mode == "given"
@@ -42,6 +47,20 @@ def resolve_stretch(
         else resolve(scale, found)
         for i, (found, band) in enumerate(zip(statistics, numbers, strict=True))
     )
+
+
+def _light(scale: Scale, statistics: Sequence[Statistics]) -> Scaling:
+    """Return one stretch for all bands, from no light to the brightest band's high percentile."""
+    first, last = scale.percentiles
+    darkest = min(found.percentile(first) for found in statistics)
+    low = min(0.0, darkest)
+    high = max(found.percentile(last) for found in statistics)
+    if low >= high:
+        high = low + 1
+    source = (
+        f"{'0' if low == 0 else f'percentile {first:g}'} and percentile {last:g} of {statistics[0].source}"
+    )
+    return Scaling("percentile", low, high, scale.to, f"{source}, the same for all bands")
 
 
 def _given(scale: Scale, index: int, count: int, band: int) -> Scaling:
@@ -62,6 +81,24 @@ def _given(scale: Scale, index: int, count: int, band: int) -> Scaling:
             "Leave both empty for the automatic stretch.",
         )
     return Scaling("given", low, high, scale.to, "parameters")
+
+
+def display(
+    scalings: Sequence[Scaling], statistics: Sequence[Statistics | None]
+) -> tuple[tuple[float, float], ...]:
+    """Return for each band the raw values that a viewer shows as black and white.
+
+    Those of the stretch where it was given or is that of 8-bit data; else the input's percentiles 2 and
+    98, which QGIS takes for new layers, so that before and after look alike.
+    """
+    shown = []
+    for scaling, found in zip(scalings, statistics, strict=True):
+        ends = (float(scaling.low or 0), float(scaling.high or 0))
+        if found is not None and scaling.mode == "percentile":
+            low, high = (found.percentile(percent) for percent in SHOWN)
+            ends = (low, high) if low < high else ends
+        shown.append(ends)
+    return tuple(shown)
 
 
 def outside_warning(

@@ -41,12 +41,17 @@ def scale_from(params: Mapping[str, Any], to: Literal["unit", "power"] = "unit")
     return scale
 
 
-def stretch_from(params: Mapping[str, Any]) -> Scale:
+def stretch_from(
+    params: Mapping[str, Any],
+    percentiles: tuple[float, float] = STRETCH_PERCENTILES,
+    black: Literal["percentile", "zero"] = "percentile",
+) -> Scale:
     """Read ``stretch_min`` and ``stretch_max``: lists of 1 or 3 numbers, or text ``a`` or ``a,b,c``.
 
-    Both missing or empty is the automatic stretch: 0..255 for 8-bit data, else the percentiles 2 and
-    98. One without the other is refused: half a stretch would change with the scene, unseen. That each
-    low lies below its high is the engine's to check, because it knows the bands. Raises ModelError.
+    Both missing or empty is the automatic stretch: 0..255 for 8-bit data, else ``percentiles`` and
+    ``black`` as :class:`Scale` has them. One without the other is refused: half a stretch would change
+    with the scene, unseen. That each low lies below its high is the engine's to check, because it
+    knows the bands. Raises ModelError.
     """
     lows, highs = (_numbers(name, params.get(name.lower())) for name in ("STRETCH_MIN", "STRETCH_MAX"))
     if bool(lows) != bool(highs):
@@ -55,8 +60,8 @@ def stretch_from(params: Mapping[str, Any]) -> Scale:
             f"{typed} is given, but {other} is empty.", "Give both, or neither for the automatic stretch."
         )
     if not lows:
-        return Scale(percentiles=STRETCH_PERCENTILES)
-    return Scale(mode="given", percentiles=STRETCH_PERCENTILES, lows=lows, highs=highs)
+        return Scale(percentiles=percentiles, black=black)
+    return Scale(mode="given", percentiles=percentiles, lows=lows, highs=highs)
 
 
 def _numbers(name: str, typed: Any) -> tuple[float, ...]:

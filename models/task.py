@@ -26,6 +26,9 @@ class Scale:
     ``maximum``; ``linear`` takes 10 log10 first, then does the same; ``given`` stretches between
     ``lows`` and ``highs``, one raw value for all bands or one for each.
 
+    ``black="zero"``: a stretch by percentiles starts where there is no light, at 0 (below, where values
+    are negative), and ends alike for all bands, for models that read an amount of light off the values.
+
     ``to="power"``: linear backscatter power, float32 >= 0. ``db`` is 10^(x/10), clipped to
     ``minimum``..``maximum`` dB; ``linear`` is taken as it is, clipped likewise; ``uint8`` and
     ``percentile`` are amplitudes and are squared, not clipped; ``auto`` is ``db`` without the clip
@@ -39,6 +42,7 @@ class Scale:
     to: Literal["unit", "power"] = "unit"
     lows: tuple[float, ...] = ()
     highs: tuple[float, ...] = ()
+    black: Literal["percentile", "zero"] = "percentile"
 
 
 @dataclass(frozen=True)

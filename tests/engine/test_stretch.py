@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kestrel.engine.errors import EngineError
 from kestrel.engine.scaling import Scaling
 from kestrel.engine.statistics import Statistics
-from kestrel.engine.stretch import NO_PIXEL, outside, outside_warning, resolve_stretch
+from kestrel.engine.stretch import NO_PIXEL, display, outside, outside_warning, resolve_stretch
 from kestrel.models.scaling import scale_from, stretch_from
 from kestrel.models.task import ModelError, Scale
 
@@ -143,3 +143,32 @@ def test_property_the_share_outside_is_what_a_count_gives(values, limits):
     found = Statistics(np.sort(np.array(values, np.float32)), "")
     (scaling,) = resolve_stretch(Scale("given", lows=(low,), highs=(high,)), [found])
     assert outside(scaling, found) == sum(not low <= v <= high for v in values) / len(values)
+
+
+def test_feature_black_at_no_light_is_shared_by_all_bands():
+    scale = Scale(percentiles=(2.0, 99.9), black="zero")
+    bright, dark = np.arange(1000, 5001, dtype=np.uint16), np.arange(500, 2501, dtype=np.uint16)
+    found = resolve_stretch(scale, [Statistics(bright, "here"), Statistics(dark, "here")])
+    assert [(s.low, s.high) for s in found] == [(0.0, 4996.0)] * 2
+
+
+def test_feature_black_at_no_light_reaches_down_to_negative_values():
+    scale = Scale(percentiles=(2.0, 99.9), black="zero")
+    values = np.linspace(-0.5, 0.5, 1001).astype(np.float32)
+    (found,) = resolve_stretch(scale, [Statistics(values, "here")])
+    assert found.low == pytest.approx(-0.48)
+    assert found.high == pytest.approx(0.499)
+
+
+def test_feature_8_bit_data_keep_their_own_range_whatever_black_is():
+    scale = Scale(percentiles=(2.0, 99.9), black="zero")
+    (found,) = resolve_stretch(scale, [Statistics(np.arange(10, 200, dtype=np.uint8), "here")])
+    assert (found.low, found.high) == (0.0, 255.0)
+
+
+def test_feature_what_a_viewer_shows_is_qgiss_cut_of_the_input():
+    values = np.arange(1000, 5001, dtype=np.uint16)
+    known = [Statistics(values, "here")]
+    assert display([Scaling("percentile", 0.0, 4996.0, "unit", "")], known) == ((1080.0, 4920.0),)
+    assert display([Scaling("given", 0.0, 9000.0, "unit", "")], known) == ((0.0, 9000.0),)
+    assert display([Scaling("percentile", 0.0, 1.0, "unit", NO_PIXEL)], [None]) == ((0.0, 1.0),)

@@ -289,21 +289,8 @@ def test_smoke_the_registry_offers_it():
 def test_feature_the_stretch_is_the_users():
     scale = build({"stretch_min": [10], "stretch_max": [100]}, "", "cpu", SCENE).inputs[0].scale
     assert (scale.mode, scale.lows, scale.highs) == ("given", (10.0,), (100.0,))
-    assert build({}, "", "cpu", SCENE).inputs[0].scale.percentiles == (2.0, 98.0)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "params", "warned"),
-    [
-        ("uint8", {}, False),
-        ("uint16", {}, True),
-        ("float32", {}, True),
-        ("uint16", {"stretch_min": [0], "stretch_max": [9000]}, False),
-    ],
-)
-def test_feature_a_stretch_that_hides_the_veil_is_told(dtype, params, warned):
-    task = build(params, "", "cpu", SceneInfo(400, 300, dtype, None))
-    assert any("STRETCH_MIN" in text for text in task.notes["warnings"]) == warned
+    automatic = build({}, "", "cpu", SCENE).inputs[0].scale
+    assert (automatic.percentiles, automatic.black) == ((2.0, 99.9), "zero")
 
 
 @pytest.mark.parametrize(
