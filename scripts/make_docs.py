@@ -16,6 +16,16 @@ from typing import Any
 ROOT = Path(os.path.abspath(__file__)).parent.parent
 FOLDER = ROOT / "docs" / "algorithms"
 
+#: Algorithm -> (file in docs/pictures, what it shows).
+PICTURES = {
+    "dehazedarkchannel": (
+        "dehazedarkchannel.jpg",
+        "Aerial imagery of the USDA (NAIP, North Dakota, 2018) with simulated haze, the same dehazed with the "
+        "defaults, and the clear original. What is left is typical: a blue cast where the haze is thick, because "
+        "one transmission serves all colours (scripts/make_dehazing_pictures.py).",
+    ),
+}
+
 
 def register() -> None:
     """Make the checkout importable as package ``kestrel``, whatever its folder is called."""
@@ -34,6 +44,9 @@ def page(algorithm: Any) -> str:
     lines = [f"# {algorithm.displayName()}", "", f"`{algorithm.id()}`, group {algorithm.group()}.", ""]
     first, *others = algorithm.sections()
     lines += _paragraphs(first[1])
+    if algorithm.name() in PICTURES:
+        file, caption = PICTURES[algorithm.name()]
+        lines += [f"![{caption}](../pictures/{file})", "", f"*{caption}*", ""]
     lines += ["## Parameters", "", "| id | name | default | meaning |", "|---|---|---|---|"]
     for parameter in algorithm.parameterDefinitions():
         cells = (
