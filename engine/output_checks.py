@@ -9,9 +9,23 @@ from pathlib import Path
 
 from .errors import EngineError
 
+#: Characters of a name that is too long for the file system which a message repeats.
+_SHOWN = 60
+
 
 def check_output(output: Path, inputs: Iterable[Path]) -> None:
     """Raise EngineError when ``output`` is a folder, an input, write-protected or in no folder."""
+    try:
+        os.lstat(output)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # said more plainly below
+    except OSError as error:
+        name = output.name if len(output.name) <= _SHOWN else f"{output.name[:_SHOWN]}..."
+        raise EngineError(
+            "output",
+            f"{output.with_name(name)} cannot be written: {(error.strerror or str(error)).lower()}.",
+            "Choose another file name or folder.",
+        ) from None
     if output.is_dir():
         raise EngineError("output", f"{output} is a folder, not a file.", "Choose a file name inside it.")
     if not output.parent.is_dir():
@@ -46,10 +60,10 @@ def check_space(folder: Path, bytes_needed: int, name: str) -> None:
     if bytes_needed > free:
         raise EngineError(
             "output",
-            f"{name} may need {_gigabytes(bytes_needed)}, but {folder} has {_gigabytes(free)} free.",
+            f"{name} may need {_readable(bytes_needed)}, but {folder} has {_readable(free)} free.",
             "Free some space, write to another disk, or set EXTENT or AOI to process a part.",
         )
 
 
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e9:.3f} GB"
+def _readable(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -31,6 +31,9 @@ LEVEL_MEASURES = 1
 #: And for classes, which do pack: 0.05 s 1.2 MB, level 6 0.18 s 0.9 MB.
 LEVEL_CLASSES = 6
 
+#: No overviews up to here: the raster itself is as quickly drawn.
+OVERVIEWS_ABOVE = 512
+
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
@@ -104,17 +107,37 @@ def has_zstd() -> bool:
     return True
 
 
+def overview_levels(target: Target) -> list[int]:
+    """Return factors 2, 4, ... until the longer side is below BLOCK; none for small rasters."""
+    side = max(target.width, target.height)
+    if side <= OVERVIEWS_ABOVE:
+        return []
+    levels = [2]
+    while -(-side // levels[-1]) >= BLOCK:
+        levels.append(levels[-1] * 2)
+    return levels
+
+
+def overview_bytes(target: Target) -> int:
+    """Return the bytes that the overviews may take at most."""
+    sizes = ((-(-target.width // f), -(-target.height // f)) for f in overview_levels(target))
+    return sum(_bytes(target, *size) for size in sizes)
+
+
 def size_bound(target: Target) -> int:
     """Return the bytes ``target`` may take at most while it is written.
 
-    Unpacked pixels, a third more for overviews, one bit per pixel for a mask, room for tags and block
-    tables; a COG is written from a finished file, so it needs the place twice.
+    A COG is written from a finished file, so it needs the place twice.
     """
-    pixels = target.width * target.height
-    plain = pixels * target.count * target.type.itemsize + (pixels // 8 if target.mask else 0)
-    blocks = -(-target.width // BLOCK) * -(-target.height // BLOCK) * target.count
-    total = plain * 4 // 3 + blocks * 32 + 100_000
+    total = _bytes(target, target.width, target.height) + overview_bytes(target) + 100_000
     return 2 * total if target.cog else total
+
+
+def _bytes(target: Target, width: int, height: int) -> int:
+    """Return the bytes of unpacked pixels, one bit per pixel for a mask, and the tables of tiles."""
+    pixels = width * height
+    plain = pixels * target.count * target.type.itemsize + (pixels // 8 if target.mask else 0)
+    return plain + -(-width // BLOCK) * -(-height // BLOCK) * target.count * 64
 
 
 def _is_rgb(target: Target) -> bool:

@@ -26,15 +26,21 @@ from rasterio.windows import Window
 from .drivers import gdal_env
 from .errors import Cancelled, EngineError
 from .events import Track
+from .output_checks import check_space
 from .parts import sync_file
-from .raster_profile import BLOCK, creation_profile, level, predictor
+from .raster_profile import (
+    BLOCK,
+    creation_profile,
+    level,
+    overview_bytes,
+    overview_levels,
+    predictor,
+    size_bound,
+)
 from .raster_target import Target
 from .raster_verify import check_overviews, check_profile
 
 __all__ = ["BLOCK", "RasterWriter", "Target"]
-
-#: No overviews up to here: the raster itself is as quickly drawn.
-OVERVIEWS_ABOVE = 512
 
 #: Tags that tell of other pixels: old statistics, and tuples that mean "no data" (they are a mask here).
 _FOREIGN_TAGS = ("STATISTICS_", "NODATA_VALUES", "OVR_RESAMPLING_ALG")
@@ -138,6 +144,8 @@ class RasterWriter:
 
     def _build_overviews(self, levels: list[int]) -> None:
         resampling = Resampling[self.target.resampling]
+        # a disk that fills up meanwhile is silent, and with a mask GDAL 3.10 crashes (observed)
+        check_space(self.path.parent, overview_bytes(self.target), f"The overviews of {self.name}")
         for factor in levels:  # one by one: GDAL makes each from the one before, and cancel is heard
             self._check_cancel()
             with self._told("take its overviews"), _env(), rasterio.open(self.path, "r+") as dataset:
@@ -147,6 +155,8 @@ class RasterWriter:
         """Replace the finished file by a COG with the same pixels and overviews."""
         plain = self.path.with_name(self.path.stem + ".plain" + self.path.suffix)
         aux = self.path.with_name(self.path.name + ".aux.xml")
+        # GDAL removes a COG that failed, so that the disk is no longer full when one asks why
+        check_space(self.path.parent, size_bound(self.target) // 2, f"{self.name} as a COG")
         with self._told("be converted to a COG"), _env():
             os.replace(self.path, plain)
             with suppress(FileNotFoundError):  # the copy writes one of its own
@@ -206,17 +216,6 @@ class RasterWriter:
                 f"{self.name} cannot {what}: {cause or _text(error)}.",
                 "Free some space or choose another folder." if cause else "Choose another folder or disk.",
             ) from error
-
-
-def overview_levels(target: Target) -> list[int]:
-    """Return factors 2, 4, ... until the longer side is below BLOCK; none for small rasters."""
-    side = max(target.width, target.height)
-    if side <= OVERVIEWS_ABOVE:
-        return []
-    levels = [2]
-    while -(-side // levels[-1]) >= BLOCK:
-        levels.append(levels[-1] * 2)
-    return levels
 
 
 @contextmanager

@@ -328,7 +328,7 @@ def test_exception_write_protected_output(tmp_path, monkeypatch):
 def test_exception_not_enough_space(tmp_path):
     check_space(tmp_path, 1, "a.tif")
     with pytest.raises(
-        EngineError, match=r"a\.tif may need 1000000\.0 GB, but .* has \d+\.\d+ GB free"
+        EngineError, match=r"a\.tif may need 1000000\.0 GB, but .* has \d+\.\d+ [GM]B free"
     ) as caught:
         check_space(tmp_path, 10**15, "a.tif")
     assert "EXTENT" in caught.value.hint
