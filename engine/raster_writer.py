@@ -146,10 +146,15 @@ class RasterWriter:
         resampling = Resampling[self.target.resampling]
         # a disk that fills up meanwhile is silent, and with a mask GDAL 3.10 crashes (observed)
         check_space(self.path.parent, overview_bytes(self.target), f"The overviews of {self.name}")
-        for factor in levels:  # one by one: GDAL makes each from the one before, and cancel is heard
-            self._check_cancel()
-            with self._told("take its overviews"), _env(), rasterio.open(self.path, "r+") as dataset:
-                dataset.build_overviews([factor], resampling)
+        self._check_cancel()
+        # all levels in one call: GDAL then makes each from the one before; one by one takes twice as long
+        with (
+            self._told("take its overviews"),
+            _env(),
+            rasterio.Env(ZLEVEL_OVERVIEW=level(self.target)),
+            rasterio.open(self.path, "r+") as dataset,
+        ):
+            dataset.build_overviews(levels, resampling)
 
     def _convert(self, track: Track) -> None:
         """Replace the finished file by a COG with the same pixels and overviews."""

@@ -260,6 +260,7 @@ def test_feature_the_cog_is_laid_out_as_one(tmp_path):
     target = target_of(values, cog=True, colorinterp=(RED, GREEN, BLUE))
     with rasterio.open(write(tmp_path / "a.tif", target, values)) as dataset:
         assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "2"
         assert dataset.block_shapes == [(512, 512)] * 3
         assert dataset.overviews(1) == [2, 4, 8]
         assert dataset.compression == Compression.deflate
