@@ -26,15 +26,14 @@ def check_profile(
         "size": (target.width, target.height),
         "number of bands": target.count,
         "data type": {target.type.name},
-        # rasterio tells factors by the width alone, which is rounded up in narrow overviews
-        "overviews": [int(0.5 + target.width / -(-target.width // level)) for level in levels],
+        "number of overviews": len(levels),
         "mask": target.mask,
     }
     found = {
         "size": (dataset.width, dataset.height),
         "number of bands": dataset.count,
         "data type": set(dataset.dtypes),
-        "overviews": dataset.overviews(1),
+        "number of overviews": len(dataset.overviews(1)),
         "mask": MaskFlags.per_dataset in dataset.mask_flag_enums[0]
         and MaskFlags.alpha not in dataset.mask_flag_enums[0],
     }
@@ -50,16 +49,17 @@ def check_profile(
     return ""
 
 
-def check_overviews(path: Path, target: Target, check_cancel: Callable[[], None]) -> str:
+def check_overviews(path: Path, target: Target, levels: list[int], check_cancel: Callable[[], None]) -> str:
     """Decode every overview of every band; return what is wrong, "" for nothing.
 
     A tile that was lost is zeros, which DEFLATE refuses, or has no bytes at all, which reads as zeros
     without an error: so the tiles' byte counts are asked for too.
     """
-    with rasterio.open(path) as dataset:
-        factors = dataset.overviews(1)
-    for index, factor in enumerate(factors):
+    for index, factor in enumerate(levels):
         with rasterio.open(path, overview_level=index) as dataset:
+            # rasterio's own factors are those of the width alone, which is rounded up in narrow rasters
+            if dataset.shape != (-(-target.height // factor), -(-target.width // factor)):
+                return f"its overview 1:{factor} reads back with {dataset.shape} pixels"
             block_rows, block_cols = dataset.block_shapes[0]
             per_row = dataset.width * target.count * target.type.itemsize
             height = max(1, _STRIP_BYTES // (per_row * block_rows)) * block_rows

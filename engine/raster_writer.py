@@ -191,7 +191,7 @@ class RasterWriter:
                     start + done * (end - start), i + 1, len(self._sums), "checking the raster", None
                 )
         with self._told("be read back"), _env():
-            wrong = check_overviews(self.path, self.target, self._check_cancel)
+            wrong = check_overviews(self.path, self.target, levels, self._check_cancel)
         if wrong:
             raise self._damaged(wrong)
 

@@ -79,7 +79,10 @@ def test_feature_every_dtype_comes_back(tmp_path, dtype, cog):
 
 
 @pytest.mark.parametrize("cog", [False, True])
-@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (257, 521), (256, 512), (512, 513), (1031, 97)])
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (1, 700), (700, 1), (257, 521), (256, 512), (512, 513), (1031, 97), (3, 2049), (997, 1003)],
+)
 def test_shape_any_size(tmp_path, size, cog):
     values = noise((2, *size), "uint16")
     path = write(tmp_path / "a.tif", target_of(values, cog=cog), values)
