@@ -14,6 +14,9 @@ from .tiles import Loaded
 
 #: Share of the progress bar before the first tile and after the last.
 TILES_FROM, TILES_TO = 0.08, 0.95
+#: Tiles without data that wait with an unfilled batch: each holds its mask, and a sparse scene has
+#: thousands of them between two with data.
+IDLE = 16
 
 
 def batches(loaded: Iterator[Loaded], forward: Forward) -> Iterator[list[Loaded]]:
@@ -26,9 +29,9 @@ def batches(loaded: Iterator[Loaded], forward: Forward) -> Iterator[list[Loaded]
         if filled >= forward.size:
             yield group
             group, filled = [], 0
-        elif not filled:
-            yield group  # nodata only: let progress move
-            group = []
+        elif not filled or len(group) - filled >= IDLE:
+            yield group  # let progress move
+            group, filled = [], 0
     if group:
         yield group
 

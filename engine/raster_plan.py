@@ -125,14 +125,16 @@ class RasterPlan:
 
 
 def plan_raster(
-    scene: Scene, task: Task, params: Mapping[str, Any], region: Region | None, tile: int = 0
+    scene: Scene, task: Task, params: Mapping[str, Any], region: Region | None, smaller: int = 0
 ) -> RasterPlan:
-    """Choose tiles, overlap and output; ``tile`` replaces TILE where memory was short.
+    """Choose tiles, overlap and output; ``smaller`` replaces TILE where memory was short.
 
     TILE and OVERLAP 0 or missing are automatic. Raises EngineError naming the value that does not fit.
     """
-    tile = tile or int(number(params, "tile", 0, 0, 16384)) or task.tile
+    tile = smaller or int(number(params, "tile", 0, 0, 16384)) or task.tile
     overlap = int(number(params, "overlap", 0, 0, 16384))
+    if smaller and overlap >= tile:
+        overlap = 0  # chosen for a tile that there was no memory for
     if not overlap:
         # automatic never asks for more than half a tile, unless the margin does: beyond that no pixel is new
         overlap = max(2 * task.margin, min(int(task.overlap(tile)), tile // 2))
@@ -162,8 +164,17 @@ def column_bytes(channels: int, tile: int, bands: int) -> int:
 
 
 def snapped(region: Region, scene: Scene) -> tuple[int, int, int, int]:
-    """Return the pixels that a region's bounds touch: row, column, height, width."""
+    """Return the pixels that a region's bounds touch: row, column, height, width.
+
+    Raises EngineError where they are no wider than rounding, as those of a neighbour's edge.
+    """
     left, top, right, bottom = shapely.bounds(region.shape)
+    if min(right - left, bottom - top) < 2 * SNAP_PX:
+        raise EngineError(
+            "parameter",
+            f"EXTENT or AOI only touches {scene.path.name} along a line.",
+            "Check its CRS, or draw it on the raster.",
+        )
     row, col = max(0, int(np.floor(top + SNAP_PX))), max(0, int(np.floor(left + SNAP_PX)))
     end_row = min(scene.height, max(row + 1, int(np.ceil(bottom - SNAP_PX))))
     end_col = min(scene.width, max(col + 1, int(np.ceil(right - SNAP_PX))))
