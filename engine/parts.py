@@ -135,6 +135,11 @@ class Parts:
             self._locks.pop().release()
 
 
+def part_of(output: str | Path) -> Path:
+    """Return the part file of an output of this process."""
+    return _Place(Path(os.path.realpath(output))).part
+
+
 @dataclass
 class _Move:
     """One rename, and the way back."""

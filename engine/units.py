@@ -8,14 +8,13 @@ writes them in order. A process pool, threads, or ``dask.distributed`` by ``Clie
 
 from __future__ import annotations
 
-import functools
-import os
-import tempfile
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,10 @@ from .events import Track
 from .finish import Written
 from .job import Job
 from .loop import TILES_FROM, TILES_TO
+from .parts import part_of
 from .raster_plan import Piece
 from .raster_run import Counts, Prepared, Sink, prepare, run_piece
+from .scene import Stamp
 
 #: Rows of one unit: at tiles of 512 about 6 % of the work is done twice.
 UNIT_ROWS = 8192
@@ -45,13 +46,41 @@ class UnitResult:
     counts: Counts
     batch: int
     warnings: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a worker must know; the same for all units of a run but for the rows.
+
+    ``tile``: replaces TILE where memory was short, else 0. ``stamps``, ``model_id``: the raster and the
+    model as the coordinator found them, so that a worker keeps neither beyond a change.
+    """
+
+    job: str
+    builder: Builder | None
+    tile: int
+    stamps: tuple[Stamp, ...]
+    model_id: str
+
+
+class _Wanted(threading.Event):
+    """A unit's cancel flag: set when the folder for its blocks is gone, and with it the run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def is_set(self) -> bool:
+        """Look for the folder; every queue and every tile asks."""
+        return not self._folder.exists()
 
 
 class _Silent:
     """Events of a unit: nobody listens, warnings travel with the result."""
 
-    def __init__(self) -> None:
-        self.cancel = threading.Event()
+    def __init__(self, folder: Path) -> None:
+        self.cancel: threading.Event = _Wanted(folder)
 
     def progress(self, *_: Any) -> None:
         """Say nothing."""
@@ -88,30 +117,31 @@ def run_units(
 ) -> int:
     """Run the whole output in units of ``rows`` and write them in order; return the tiles per batch.
 
-    ``builder`` must be picklable where the executor runs processes. Raises EngineError when a worker
-    dies; the units' files are removed in any case.
+    ``builder`` must be picklable where the executor runs processes. The units' files lie beside the output
+    and are removed in any case. Raises EngineError when a worker dies.
     """
-    output = ready.plan.output
-    pieces = list(units(output, rows))
-    target = Path(next(iter(ready.job.outputs.values())))
-    batch, tile = 0, ready.plan.grid.tile
-    asked = max(tile) if max(tile) != ready.task.tile else 0
-    prefix = f".{target.name}.{os.getpid()}.part."
+    pieces = list(units(ready.plan.output, rows))
+    unit = Unit(ready.job.to_json(), builder, ready.tile, ready.scene.stamps, ready.task.model_id)
+    part = part_of(next(iter(ready.job.outputs.values())))
     with (
-        tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as folder,
+        _folder_beside(part) as folder,
         track.stage("tiles", TILES_FROM),
+        _telling_of_death(),
     ):
-        work = functools.partial(run_unit, ready.job.to_json(), builder, asked, folder)
-        futures = [executor.submit(work, piece) for piece in pieces]
+        futures: list[Future[UnitResult]] = []
         try:
+            for piece in pieces:
+                futures.append(executor.submit(run_unit, unit, str(folder), piece))
             for number, (piece, future) in enumerate(zip(pieces, futures, strict=True)):
                 result = _wait(future, track)
                 for block in blocks(ready, piece):
-                    sink.put(block, _load(Path(folder), block, result.names))
+                    sink.put(block, _load(folder, block, result.names))
                 written.merge(result.written)
                 counts.merge(result.counts)
                 for warning in result.warnings:
                     track.warn(warning)
+                for name in ("prepare", "predict"):
+                    track.add(name, result.seconds.get(name, 0.0))
                 batch = result.batch
                 share = (number + 1) / len(pieces)
                 fraction = TILES_FROM + (TILES_TO - TILES_FROM) * share
@@ -120,6 +150,33 @@ def run_units(
             for future in futures:
                 future.cancel()
     return batch
+
+
+@contextmanager
+def _folder_beside(part: Path) -> Iterator[Path]:
+    """Make a folder that the next run clears as it clears part files, should this one be killed."""
+    folder = part.with_suffix(".units")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        # a unit that still runs may be about to save a block: under another name it finds no folder
+        gone = part.with_suffix(".gone")
+        with suppress(OSError):
+            folder.rename(gone)
+        shutil.rmtree(gone if gone.exists() else folder, ignore_errors=True)
+
+
+@contextmanager
+def _telling_of_death() -> Iterator[None]:
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise EngineError(
+            "runtime",
+            f"A worker process ended before its rows were done ({str(error).rstrip('.') or 'killed'}).",
+            "Run again with new workers; with fewer of them when memory was short.",
+        ) from error
 
 
 def units(output: Piece, rows: int = UNIT_ROWS) -> Iterator[Piece]:
@@ -136,23 +193,32 @@ def blocks(ready: Prepared, piece: Piece) -> Iterator[Piece]:
             yield Piece(top, min(panel.bottom, top + BLOCK), panel.left, panel.right)
 
 
-def run_unit(job_json: str, builder: Builder | None, tile: int, folder: str, piece: Piece) -> UnitResult:
+def run_unit(unit: Unit, folder: str, piece: Piece) -> UnitResult:
     """Run one unit wherever the executor put it; the model is built once for each process and Job."""
-    ready = _prepared(job_json, builder, tile)
-    track = Track(_Silent())
+    events = _Silent(Path(folder))
+    with _PREPARING:  # threads of one process share it
+        ready = _prepared(unit, Track(events))
+    track = Track(events)
     store, written, counts = _Store(Path(folder)), ready.finisher.start(), Counts()
     batch = run_piece(ready, piece, store, written, counts, track, threads=True)
-    return UnitResult(tuple(store.names), written, counts, batch, tuple(track.warnings))
+    return UnitResult(tuple(store.names), written, counts, batch, tuple(track.warnings), dict(track.seconds))
 
 
-@functools.lru_cache(maxsize=1)
-def _prepared(job_json: str, builder: Builder | None, tile: int) -> Prepared:
+_PREPARING = threading.Lock()
+#: The last unit's preparation in this process: a worker has one run at a time.
+_LAST: dict[Unit, Prepared] = {}
+
+
+def _prepared(unit: Unit, track: Track) -> Prepared:
     from .run import look  # which imports this module's neighbours
 
-    track = Track(_Silent())
-    job = Job.from_json(job_json)
-    scene, region, task, device = look(job, track, builder)
-    return prepare(job, scene, region, task, device, track, tile)
+    if unit not in _LAST:
+        _LAST.clear()
+        job = Job.from_json(unit.job)
+        scene, region, task, device = look(job, track, unit.builder)
+        replace(scene, stamps=unit.stamps).check_unchanged()
+        _LAST[unit] = prepare(job, scene, region, task, device, track, unit.tile)
+    return _LAST[unit]
 
 
 def _wait(future: Future[UnitResult], track: Track) -> UnitResult:
@@ -161,14 +227,8 @@ def _wait(future: Future[UnitResult], track: Track) -> UnitResult:
         try:
             return future.result(timeout=POLL_S)
         except NotYet:
-            if future.done():  # the unit's own error, not ours
-                raise
-        except BrokenExecutor as error:
-            raise EngineError(
-                "runtime",
-                f"A worker process ended before its rows were done ({error or 'killed'}).",
-                "Run again; with fewer workers when memory was short.",
-            ) from error
+            if future.done():  # meanwhile, or by an error of that name
+                return future.result()
 
 
 def _file(folder: Path, piece: Piece, name: str) -> Path:
