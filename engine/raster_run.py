@@ -10,7 +10,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ from .region import Region
 from .scaling import Scaling
 from .scene import Reader, Scene
 from .statistics import band_statistics
-from .stretch import outside_warning, resolve_stretch
+from .stretch import display, outside_warning, resolve_stretch
 from .survey import survey
 from .tiles import Loader
 from .versions import kestrel_version
@@ -59,20 +59,33 @@ class Sink(Protocol):
 
 @dataclass
 class Counts:
-    """What happened to the tiles of a run."""
+    """Numbers of the tiles that ran and of those without data; two panels or units may share a tile."""
 
-    tiles_run: int = 0
-    tiles_nodata: int = 0
+    run: set[int] = field(default_factory=set)
+    nodata: set[int] = field(default_factory=set)
+
+    @property
+    def tiles_run(self) -> int:
+        """Return how many tiles ran at least once."""
+        return len(self.run)
+
+    @property
+    def tiles_nodata(self) -> int:
+        """Return how many tiles were read in vain."""
+        return len(self.nodata - self.run)
 
     def merge(self, other: Counts) -> None:
-        """Add another part's counts."""
-        self.tiles_run += other.tiles_run
-        self.tiles_nodata += other.tiles_nodata
+        """Add another part's tiles."""
+        self.run |= other.run
+        self.nodata |= other.nodata
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Everything a piece needs to know; the same on every machine that prepares the same Job."""
+    """Everything a piece needs to know; the same on every machine that prepares the same Job.
+
+    ``display``: for each band the raw values that a viewer shows as black and white.
+    """
 
     job: Job
     scene: Scene
@@ -82,6 +95,8 @@ class Prepared:
     scalings: tuple[Scaling, ...]
     plan: RasterPlan
     finisher: Finisher
+    display: tuple[tuple[float, float], ...]
+    tile: int
 
     @property
     def batch(self) -> int:
@@ -110,9 +125,11 @@ def prepare(
         track.info(f"Stretch of band {band}: {scaling.low:.6g} to {scaling.high:.6g}, from {scaling.source}.")
     with track.stage("survey", 0.05), telling_how_far(lambda: 0.0, scene):
         task = survey(task, scene, scalings, rect, track)
-    return Prepared(
-        job, scene, region, task, device, scalings, plan, _finisher(job, scene, plan, task, scalings)
-    )
+    for text in task.notes.get("log", ()):
+        track.info(text)
+    finisher = _finisher(job, scene, plan, task, scalings)
+    shown = display(scalings, statistics)
+    return Prepared(job, scene, region, task, device, scalings, plan, finisher, shown, tile)
 
 
 def run_rasters(
@@ -160,6 +177,10 @@ def _run(
     tile: int,
 ) -> dict[str, Any]:
     named = job.inputs.get("reference")
+    if named and not task.change:
+        raise EngineError(
+            "parameter", f"{task.name} restores nothing that a reference could be compared with."
+        )
     rect = snapped(region, scene) if region else None
     reference = check_reference(scene, named["path"], named.get("bands") or [], rect) if named else None
     inputs = [stamp.path for stamp in scene.stamps]
@@ -201,6 +222,9 @@ def _run(
 def _open_writers(ready: Prepared, parts: Parts, track: Track, stack: ExitStack) -> dict[str, RasterWriter]:
     """Open a writer for each output, after making sure that the disk has room for all of them."""
     targets = ready.finisher.targets(_tags(ready), bool(ready.job.params.get("cog")))
+    unknown = sorted(set(ready.job.outputs) - set(targets) - {"report"})
+    if unknown:
+        raise EngineError("parameter", f"{ready.task.name} makes no output {unknown[0]!r}.")
     folders: dict[Path, int] = {}
     for name, target in targets.items():
         folder = parts.final(name).parent
@@ -260,9 +284,9 @@ def run_piece(
                         for top, bottom, sums in strip.finish(rows.start):
                             behind.put((Piece(top, bottom, panel.left, panel.right), sums))
                         if item.image is None:
-                            counts.tiles_nodata += 1
+                            counts.nodata.add(item.tile.number)
                             continue
-                        counts.tiles_run += 1
+                        counts.run.add(item.tile.number)
                         answer = _checked(next(answers), task, plan)
                         strip.add(answer - item.image if task.change else answer, rows, cols)
                     clock.tick(len(batch))
@@ -372,6 +396,7 @@ def _figures(ready: Prepared, written: Written, counts: Counts, batch: int, trac
         "bands": list(scene.bands),
         "scaling": {**stretch, "dtype": str(scene.dtype)},
         "stretch": stretch,
+        "display": {"low": [low for low, _ in ready.display], "high": [high for _, high in ready.display]},
         "size": list(reversed(plan.shape)),
         "model": provenance.model(task, ready.job.model),
         "params_used": used,

@@ -1,0 +1,158 @@
+"""Raster runs under plans and areas that are easily got wrong: panels, restarts, slivers, sparse scenes."""
+
+import functools
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kestrel.engine.errors import EngineError
+from kestrel.engine.grid import plan_grid
+from kestrel.engine.loop import IDLE, batches
+from kestrel.engine.run import run_job
+from kestrel.engine.tiles import Loaded
+from kestrel.tests.support import raster_toys as toys
+from kestrel.tests.support import rasters
+from kestrel.tests.support.jobs import Recorder
+
+X, Y = rasters.ORIGIN
+
+
+def noise(height, width, bands=3, seed=0):
+    return np.random.default_rng(seed).integers(1, 255, (bands, height, width), np.uint8, endpoint=True)
+
+
+def holed(height, width, rng):
+    """Noise with rectangles of 0 in all bands or in one."""
+    image = noise(height, width, seed=int(rng.integers(2**31)))
+    for _ in range(3):
+        row, col, band = rng.integers(height), rng.integers(width), rng.integers(4)
+        bands = slice(None) if band == 3 else slice(band, band + 1)
+        image[bands, row : row + rng.integers(1, 120), col : col + rng.integers(1, 250)] = 0
+    return image
+
+
+def short_of_memory(image):
+    """The brightest of 7 x 7, without room for tiles over 64."""
+    if image.shape[1] > 64:
+        raise MemoryError
+    return toys.dilated(image)
+
+
+def never(image):
+    raise AssertionError("no tile should have run")
+
+
+def test_feature_tiles_on_a_panels_seam_count_once(tmp_path):
+    path = rasters.write(tmp_path / "in.tif", noise(300, 1500))
+    outcome, _ = toys.run(path, tmp_path / "out.tif", memory_mb=1)
+    figures = outcome.figures
+    assert figures["tiles_run"] == figures["tiles_total"]
+    assert figures["tiles_skipped"] == figures["tiles_nodata"] == 0
+
+
+@pytest.mark.parametrize("overlap", [0, 32, 64, 100])
+def test_exception_a_restart_with_smaller_tiles_needs_no_other_overlap(tmp_path, overlap):
+    path = rasters.write(tmp_path / "in.tif", noise(200, 230))
+    _, expected = toys.run(path, tmp_path / "one.tif", toys.builder(toys.dilated, margin=3, tile=64))
+    make = toys.builder(short_of_memory, margin=3)
+    outcome, out = toys.run(path, tmp_path / "out.tif", make, tile=128, overlap=overlap)
+    assert any("tiles of 64" in text for text in outcome.warnings)
+    assert outcome.figures["params_used"]["tile"] == 64
+    assert np.array_equal(out, expected)
+
+
+@pytest.mark.parametrize("beyond", [1e-9, 1e-6])
+@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+def test_exception_an_extent_that_shares_an_edge_alone(tmp_path, side, beyond):
+    """The extent of the raster next door: the same edge, but for rounding."""
+    path = rasters.write(tmp_path / "in.tif", noise(200, 200))
+    extent = {
+        "left": [X - 500, Y - 2000, X + beyond, Y],
+        "right": [X + 2000 - beyond, Y - 2000, X + 4000, Y],
+        "top": [X, Y - beyond, X + 2000, Y + 500],
+        "bottom": [X, Y - 4000, X + 2000, Y - 2000 + beyond],
+    }[side]
+    with pytest.raises(EngineError, match=r"in\.tif") as caught:
+        toys.run(path, tmp_path / "out.tif", extent=extent)
+    assert caught.value.code == "parameter"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tif"]
+
+
+@pytest.mark.parametrize("what", ["haze", "reference"])
+def test_exception_what_only_a_restoration_has_is_refused_before_the_first_tile(tmp_path, what):
+    path = rasters.write(tmp_path / "in.tif", noise(100, 100))
+    asked = {"scores": tmp_path / "scores.tif"}
+    fields = {"reference": path} if what == "reference" else {}
+    if what == "haze":
+        asked["haze"] = tmp_path / "haze.tif"
+    make = toys.builder(never, kind="scores", change=False)
+    with pytest.raises(EngineError, match="toy") as caught:
+        run_job(toys.job(path, asked, **fields), Recorder(), make)
+    assert caught.value.code == "parameter"
+    assert [file.name for file in tmp_path.iterdir()] == ["in.tif"]
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_property_no_batch_collects_tiles_without_data(size):
+    """A sparse scene has thousands of them between two that fill a batch."""
+
+    class Sized:
+        pass
+
+    Sized.size = size
+    grid = plan_grid(640, 64 * 1000, 64, 0, 8, 0)
+    filled = {0, 3, 900, 901, 902, 5000}
+    tiles = [grid.at(i, j) for i in range(10) for j in range(1000)]
+    image, valid = np.zeros((1, 64, 64), np.float32), np.zeros((64, 64), bool)
+    loaded = (Loaded(tile, image if tile.number in filled else None, valid) for tile in tiles)
+    groups = list(batches(loaded, Sized()))
+    assert [item.tile for group in groups for item in group] == tiles
+    for group in groups:
+        images = sum(item.image is not None for item in group)
+        assert images <= size
+        assert len(group) <= images + IDLE
+
+
+def test_feature_memory_does_not_grow_with_tiles_without_data(tmp_path):
+    peaks = []
+    for height in (1500, 6000):
+        image = np.zeros((3, height, 300), np.uint8)
+        image[:, 5, 5] = 9
+        path = rasters.write(tmp_path / f"{height}.tif", image, nodata=0, compress="deflate")
+        del image
+        tracemalloc.start()
+        toys.run(path, tmp_path / "out.tif", tile=64, overlap=48, batch=2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - 3 * 6000 * 300 < peaks[0] + 2_000_000  # the toy reads its output whole
+
+
+runs = st.tuples(
+    st.sampled_from([(1, 300), (90, 700), (300, 60), (257, 513), (65, 129)]),
+    st.sampled_from([64, 72, 128]),
+    st.sampled_from([1, 2, 3]),
+    st.integers(0, 2**31),
+)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(runs)
+def test_property_batches_panels_and_extents_change_nothing(tmp_path, run):
+    (height, width), tile, factor, seed = run
+    rng = np.random.default_rng(seed)
+    path = rasters.write(tmp_path / "in.tif", holed(height, width, rng), nodata=0, photometric="RGB")
+    answer = toys.dilated if factor == 1 else functools.partial(toys.enlarged, factor=factor)
+    make = toys.builder(answer, change=factor == 1, factor=factor, margin=3)
+    plan = {"tile": tile, "overlap": int(rng.integers(6, tile - 1))}
+    _, expected = toys.run(path, tmp_path / "one.tif", make, threads=False, batch=1, **plan)
+    _, out = toys.run(path, tmp_path / "out.tif", make, batch=5, memory_mb=1, **plan)
+    assert np.array_equal(out, expected)
+
+    rows, cols = (np.sort(rng.choice(size + 1, 2, replace=False)) for size in (height, width))
+    bounds = [X + 10 * cols[0] + 4, Y - 10 * rows[1] + 4, X + 10 * cols[1] - 4, Y - 10 * rows[0] - 4]
+    extent = [float(value) for value in bounds]  # snapped outward
+    _, out = toys.run(path, tmp_path / "out.tif", make, batch=2, memory_mb=1, extent=extent, **plan)
+    (top, bottom), (left, right) = rows * factor, cols * factor
+    assert np.array_equal(out, expected[:, top:bottom, left:right])
