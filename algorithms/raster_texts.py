@@ -101,7 +101,7 @@ SHARED_TEXTS: dict[str, tuple[str, str]] = {
         QT_TRANSLATE_NOOP(
             "Kestrel",
             "A clear raster of the same ground in the same units, on any grid; PSNR and SSIM against it, "
-            "before and after, go into the report.",
+            "before and after, go into log, history and report.",
         ),
     ),
     OUTPUT: (

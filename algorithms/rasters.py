@@ -42,7 +42,7 @@ from .raster_texts import (
 OUTPUTS = {OUTPUT: "raster", OUTPUT_HAZE: "haze"}
 
 #: What of the worker's figures the history of a raster holds beside that of every output.
-FIGURES = ("stretch", "bands", "output_bands", "haze_range", "airlight", "quality")
+FIGURES = ("stretch", "bands", "output_bands", "haze_range", "quality")
 
 
 class RasterAlgorithm(RasterChecks):
@@ -64,15 +64,21 @@ class RasterAlgorithm(RasterChecks):
         feedback: QgsProcessingFeedback,
     ) -> None:
         """Main thread: bands, reference, and how the input looks in the project."""
-        self.warn_of_crs(layer, layers.raster_facts(layer, context.transformContext()), feedback)
+        facts = layers.raster_facts(layer, context.transformContext())
+        self.warn_of_crs(layer, facts, feedback)
         self._bands = self.bands(parameters, context)
         self._copied = self.parameterAsString(parameters, OTHER_BANDS, context) == COPY
+        others = facts.bands - len(facts.alpha_bands) - 3
+        if self._copied and others > 0:
+            self.warn(
+                tr(
+                    "{count} other band(s) are copied as they are: they were not dehazed, and indices across "
+                    "dehazed and copied bands are not comparable."
+                ).format(count=others),
+                feedback,
+            )
         if given(parameters, REFERENCE):
             self._reference = layers.RasterSource(self.parameterAsRasterLayer(parameters, REFERENCE, context))
-            if not given(parameters, REPORT):
-                self.warn(
-                    tr("REFERENCE is compared in the report only; name a file for REPORT as well."), feedback
-                )
         project = context.project()
         if project is not None and project.mapLayer(layer.id()) is not None:
             # a layer that Processing opened itself has only the stretch that QGIS gives to all
@@ -116,6 +122,8 @@ class RasterAlgorithm(RasterChecks):
                 raise
             figures = result.get("figures", {})
             self._leave(places, figures, result.get("warnings", []), feedback)
+        for line in _quality_lines(figures.get("quality")):
+            feedback.pushInfo(line)
         for name, place in written.items():
             if context.willLoadLayerOnCompletion(place):
                 context.layerToLoadOnCompletionDetails(place).setPostProcessor(self._stylers[name])
@@ -175,6 +183,23 @@ class RasterAlgorithm(RasterChecks):
         alpha = raster_style.alpha_band(path)
         texts = [raster_style.colour_style(each, alpha) if each else "" for each in (stored, shown)]
         return texts[0], texts[1]
+
+
+def _quality_lines(quality: Any) -> list[str]:
+    """Return what the comparison with the reference found, for the log."""
+    if not isinstance(quality, Mapping):
+        return []
+    lines = []
+    for key, text in (("input", tr("before")), ("output", tr("after"))):
+        found = quality.get(key) or {}
+        psnr, ssim = found.get("psnr"), found.get("ssim")
+        if psnr is not None and ssim is not None:
+            lines.append(
+                tr("Against REFERENCE {when}: PSNR {psnr:.2f} dB, SSIM {ssim:.4f}.").format(
+                    when=text, psnr=psnr, ssim=ssim
+                )
+            )
+    return lines
 
 
 def _too_late(places: list[Destination]) -> str:

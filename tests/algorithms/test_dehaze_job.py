@@ -172,11 +172,13 @@ def test_feature_what_is_no_plain_file_is_exported_first(raster_stub, tmp_path):
     assert not os.path.exists(raster_stub.jobs[0].scratch)
 
 
-def test_feature_reference_without_a_report_warns(raster_stub, hazy, out):
-    reference = hazy_raster(out / "reference.tif")
-    words = "REFERENCE is compared in the report only"
-    assert words in run(hazy, REFERENCE=reference)
-    assert words not in run(hazy, REFERENCE=reference, REPORT=str(out / "r.html"))
+def test_feature_copied_bands_are_called_not_comparable(raster_stub, hazy, tmp_path):
+    words = "2 other band(s) are copied as they are: they were not dehazed, and indices across"
+    five = hazy_raster(tmp_path / "five.tif", bands=5)
+    assert words in run(five)
+    assert "other band" not in run(five, OTHER_BANDS="drop")
+    colours = (gdal.GCI_RedBand, gdal.GCI_GreenBand, gdal.GCI_BlueBand, gdal.GCI_AlphaBand)
+    assert "other band" not in run(make_raster(tmp_path / "rgba.tif", bands=4, colours=colours))
 
 
 def test_feature_crs_set_in_qgis_only_warns(raster_stub, tmp_path):

@@ -248,11 +248,14 @@ def test_feature_model_chains_into_a_warp(raster_stub, hazy, out, keep):
     assert (out / "clear.tif").exists() == keep
 
 
+QUALITY = {"input": {"psnr": 17.5, "ssim": 0.6}, "output": {"psnr": 20.0, "ssim": 0.75}}
+
+
 def test_feature_history_tells_how_the_outputs_were_made(raster_stub, hazy, out):
-    raster_stub.more = {"haze_range": [0.0, 0.2], "quality": {"output": {"psnr": 20.0}}}
+    raster_stub.more = {"haze_range": [0.0, 0.2], "quality": QUALITY}
     reference = hazy_raster(out.parent / "reference.tif")
     more = {"REFERENCE": reference, "OUTPUT_HAZE": str(out / "h.tif"), "REPORT": str(out / "r.html")}
-    run(hazy, str(out / "a.tif"), OMEGA=0.9, STRETCH_MIN="1,2,3", STRETCH_MAX="200", **more)
+    _, log = run(hazy, str(out / "a.tif"), OMEGA=0.9, STRETCH_MIN="1,2,3", STRETCH_MAX="200", **more)
     content = json.loads((out / "a.tif.kestrel.json").read_text())
     assert content == json.loads((out / "h.tif.kestrel.json").read_text())
     assert content["algorithm"] == DEHAZE
@@ -264,7 +267,9 @@ def test_feature_history_tells_how_the_outputs_were_made(raster_stub, hazy, out)
         [1, 2, 3],
     )
     assert content["haze_range"] == [0.0, 0.2]
-    assert content["quality"]["output"]["psnr"] == 20.0
+    assert content["quality"] == QUALITY
+    assert "Against REFERENCE before: PSNR 17.50 dB, SSIM 0.6000." in log
+    assert "Against REFERENCE after: PSNR 20.00 dB, SSIM 0.7500." in log
     assert content["warnings"] == ["a stub warned"]
     assert content["parameters_used"] == {"tile": 512}
     inputs = [(entry["parameter"], entry["path"]) for entry in content["inputs"]]
