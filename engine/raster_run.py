@@ -149,7 +149,10 @@ def run_rasters(
         try:
             return _run(job, scene, region, task, device, track, threads, executor, builder, tile)
         except TileTooLarge:
-            tile = _smaller(tile or int(number(job.params, "tile", 0, 0, 16384)) or task.tile, task)
+            tile = tile or int(number(job.params, "tile", 0, 0, 16384)) or task.tile
+            # on a small raster the model has seen no more than this
+            side = -(-max(scene.height, scene.width) // task.multiple) * task.multiple
+            tile = _smaller(min(tile, side), task)
             track.warn(f"There was not enough memory; starting again with tiles of {tile} pixels.")
 
 
@@ -187,6 +190,7 @@ def _run(
     if reference is not None:
         inputs += [stamp.path for stamp in reference.scene.stamps]
     with Parts(job.outputs, inputs) as parts:
+        _check_room(job, scene, region, task, parts, track, tile)
         ready = prepare(job, scene, region, task, device, track, tile)
         counts, written = Counts(), ready.finisher.start()
         with ExitStack() as stack:
@@ -213,25 +217,41 @@ def _run(
             from .raster_report import write_report  # matplotlib is slow to import
 
             with track.stage("report", 0.98):
-                write_report(parts.path("report"), figures, written.tally, track.warnings)
+                try:
+                    write_report(parts.path("report"), figures, written.tally, track.warnings)
+                except OSError as error:
+                    raise EngineError(
+                        "output",
+                        f"{parts.final('report').name} cannot be written: {str(error.strerror).lower()}.",
+                        "Free some space or choose another folder.",
+                    ) from error
         track.check()
         parts.commit()
     return figures
 
 
-def _open_writers(ready: Prepared, parts: Parts, track: Track, stack: ExitStack) -> dict[str, RasterWriter]:
-    """Open a writer for each output, after making sure that the disk has room for all of them."""
-    targets = ready.finisher.targets(_tags(ready), bool(ready.job.params.get("cog")))
-    unknown = sorted(set(ready.job.outputs) - set(targets) - {"report"})
+def _check_room(
+    job: Job, scene: Scene, region: Region | None, task: Task, parts: Parts, track: Track, tile: int
+) -> None:
+    """Refuse outputs that nothing makes or no disk holds before a pixel is read; say what the run takes."""
+    plan = plan_raster(scene, task, job.params, region, tile)
+    # what the outputs are does not depend on the stretch
+    targets = _finisher(job, scene, plan, task, ()).targets({}, bool(job.params.get("cog")))
+    unknown = sorted(set(job.outputs) - set(targets) - {"report"})
     if unknown:
-        raise EngineError("parameter", f"{ready.task.name} makes no output {unknown[0]!r}.")
+        raise EngineError("parameter", f"{task.name} makes no output {unknown[0]!r}.")
     folders: dict[Path, int] = {}
     for name, target in targets.items():
         folder = parts.final(name).parent
         folders[folder] = folders.get(folder, 0) + disk_bytes(target)
-    log_raster_estimate(ready.plan, ready.scene, len(ready.task.outputs), sum(folders.values()), track)
     for folder, needed in folders.items():
-        check_space(folder, needed, ready.scene.path.name)
+        check_space(folder, needed, f"The output of {scene.path.name}")
+    log_raster_estimate(plan, scene, len(task.outputs), sum(folders.values()), track)
+
+
+def _open_writers(ready: Prepared, parts: Parts, track: Track, stack: ExitStack) -> dict[str, RasterWriter]:
+    """Open a writer for each output."""
+    targets = ready.finisher.targets(_tags(ready), bool(ready.job.params.get("cog")))
     return {
         name: stack.enter_context(
             RasterWriter(target, parts.path(name), track.cancel, parts.final(name).name)
