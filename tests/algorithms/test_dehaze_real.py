@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,35 @@ def test_feature_toolbox_model_and_qgis_process_give_the_same_pixels(haze, out):
     right, left = range(WIDTH - 20, WIDTH), range(20)
     assert spread(toolbox[0], right) > 1.5 * spread(before[0], right)
     assert spread(toolbox[0], left) == pytest.approx(spread(before[0], left), rel=0.25)
+
+
+@pytest.mark.slow
+def test_feature_dialog_gives_the_same_pixels_and_the_look_of_the_input(tmp_path, out):
+    """Under Xvfb where there is one: a layer in the project, the dialog's button, the layer it loads."""
+    haze = under_haze(tmp_path / "sixteen.tif", kind=gdal.GDT_UInt16)
+    toolbox, _ = dehaze(haze, out / "toolbox.tif")
+    script = str(ROOT / "tests" / "support" / "run_dialog.py")
+    typed = [f"{name}={value}" for name, value in {"OUTPUT": out / "dialog.tif", **SMALL}.items()]
+    display = ["xvfb-run", "-a"] if shutil.which("xvfb-run") else []
+    environment = {
+        name: value for name, value in os.environ.items() if name != "QT_QPA_PLATFORM" or not display
+    }
+    done = subprocess.run(
+        [*display, sys.executable, script, DEHAZE, str(tmp_path / "dialog.png"), haze, *typed],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout[done.stdout.index("{") :])
+    assert told["ok"], done.stderr
+    assert told["results"] == {"OUTPUT": str(out / "dialog.tif")}
+    assert pixels(out / "dialog.tif") == toolbox
+    looks = {layer["file"]: layer["limits"] for layer in told["layers"]}
+    assert looks[str(out / "dialog.tif")] == looks[haze]
+    assert os.path.getsize(tmp_path / "dialog.png") > 0
 
 
 LAYOUTS = {
