@@ -229,7 +229,9 @@ def _polygon(wkt: str | None) -> shapely.Geometry | None:
     if wkt is None:
         return None
     try:
-        shape = polygons_of(shapely.from_wkt(wkt))
+        # one by one: where two polygons overlap, repairing them together would leave a hole
+        parts = shapely.get_parts(shapely.from_wkt(wkt))
+        shape = polygons_of(shapely.union_all([polygons_of(part) for part in parts]))
     except (shapely.errors.ShapelyError, NotImplementedError) as error:  # the latter for curves
         raise EngineError("parameter", f"AOI is not a geometry of finite, straight lines: {error}.") from None
     if shapely.is_empty(shape):

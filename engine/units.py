@@ -97,12 +97,20 @@ class _Store:
         self.names: dict[str, None] = {}
 
     def put(self, piece: Piece, arrays: Mapping[str, tuple[np.ndarray, np.ndarray | None]]) -> None:
-        """Save one block."""
+        """Save one block; raises EngineError where the disk has no room for it."""
         for name, (values, mask) in arrays.items():
             self.names[name] = None
-            np.save(_file(self._folder, piece, name), values)
-            if mask is not None:
-                np.save(_file(self._folder, piece, f"{name}.mask"), mask)
+            try:
+                np.save(_file(self._folder, piece, name), values)
+                if mask is not None:
+                    np.save(_file(self._folder, piece, f"{name}.mask"), mask)
+            except OSError as error:  # numpy's own has no errno: it counts the bytes that were not written
+                raise EngineError(
+                    "output",
+                    f"Finished rows cannot be kept in {self._folder.parent}: "
+                    f"{(error.strerror or str(error)).lower()}.",
+                    "Free some space or choose another folder.",
+                ) from error
 
 
 def run_units(

@@ -1,10 +1,14 @@
 """Raster runs under plans and areas that are easily got wrong: panels, restarts, slivers, sparse scenes."""
 
+import errno
 import functools
+import os
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kestrel.engine.errors import EngineError
@@ -61,6 +65,43 @@ def test_exception_a_restart_with_smaller_tiles_needs_no_other_overlap(tmp_path,
     assert any("tiles of 64" in text for text in outcome.warnings)
     assert outcome.figures["params_used"]["tile"] == 64
     assert np.array_equal(out, expected)
+
+
+def test_exception_a_small_raster_restarts_with_less_than_its_own_size(tmp_path):
+    path = rasters.write(tmp_path / "in.tif", noise(90, 100))
+    make = toys.builder(short_of_memory, margin=3, tile=512)
+    outcome, _ = toys.run(path, tmp_path / "out.tif", make)
+    assert [text for text in outcome.warnings if "memory" in text] == [
+        "There was not enough memory; starting again with tiles of 48 pixels."
+    ]
+
+
+def test_exception_units_without_room_for_their_rows(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    path = rasters.write(tmp_path / "in.tif", noise(100, 100))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(EngineError, match="no space left") as caught:
+        toys.run(path, tmp_path / "out.tif", executor=pool)
+    assert caught.value.code == "output"
+    assert [file.name for file in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_feature_where_polygons_of_an_area_overlap_there_is_no_hole(tmp_path):
+    path = rasters.write(tmp_path / "in.tif", noise(120, 120))
+    squares = [(10, 10), (40, 30)]  # columns and rows, of 50 pixels
+    boxes = [
+        shapely.box(X + 10 * col, Y - 10 * row - 500, X + 10 * col + 500, Y - 10 * row)
+        for col, row in squares
+    ]
+    wkt = shapely.to_wkt(shapely.multipolygons(boxes))
+    make = toys.builder(toys.constant, change=False)
+    _, out = toys.run(path, tmp_path / "out.tif", make, aoi_wkt=wkt)
+    wanted = np.zeros((120, 120), bool)
+    for col, row in squares:
+        wanted[row : row + 50, col : col + 50] = True
+    assert np.array_equal(out[0] != -9999, wanted[10:80, 10:90])
 
 
 @pytest.mark.parametrize("beyond", [1e-9, 1e-6])
