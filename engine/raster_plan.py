@@ -46,6 +46,21 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
+class TileList:
+    """Tiles by their numbers, (n,): a large scene has a million, and as objects they would weigh 300 MB."""
+
+    grid: Grid
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Tile]:
+        for each in self.numbers:
+            yield self.grid.at(*divmod(int(each), len(self.grid.xs)))
+
+
+@dataclass(frozen=True, eq=False)
 class RasterPlan:
     """Output pixels and their tiles.
 
@@ -85,22 +100,24 @@ class RasterPlan:
         for left in range(piece.left, piece.right, self.panel):
             yield Piece(piece.top, piece.bottom, left, min(piece.right, left + self.panel))
 
-    def tiles(self, piece: Piece) -> list[Tile]:
+    def tiles(self, piece: Piece) -> TileList:
         """Return every tile with a weight on a wanted pixel of the piece, in reading order."""
         rows = [i for i, w in enumerate(self.rows) if w.start < piece.bottom and w.stop > piece.top]
         cols = [j for j, w in enumerate(self.cols) if w.start < piece.right and w.stop > piece.left]
-        near = [self.grid.at(i, j) for i in rows for j in cols]
-        if self.region is None or not near:
-            return near
-        boxes = np.array(
-            [
-                (self.cols[j].start, self.rows[i].start, self.cols[j].stop, self.rows[i].stop)
-                for i in rows
-                for j in cols
-            ]
-        )
-        hit = shapely.intersects(shapely.box(*(boxes / self.factor).T), self.region.shape)
-        return [tile for tile, wanted in zip(near, hit, strict=True) if wanted]
+        place = np.array(cols, np.int64)
+        found = [np.zeros(0, np.int64)]
+        for i in rows:
+            found.append(i * len(self.cols) + place[self._touching(i, cols)])
+        return TileList(self.grid, np.concatenate(found))
+
+    def _touching(self, row: int, cols: list[int]) -> np.ndarray | slice:
+        """Return which tiles of a grid row touch what is wanted."""
+        if self.region is None:
+            return slice(None)
+        left, right = (np.array([getattr(self.cols[j], end) for j in cols]) for end in ("start", "stop"))
+        top, bottom = self.rows[row].start, self.rows[row].stop
+        boxes = shapely.box(*(np.broadcast_arrays(*(n / self.factor for n in (left, top, right, bottom)))))
+        return np.asarray(shapely.intersects(boxes, self.region.shape))
 
     def counts(self, tile: Tile, piece: Piece) -> tuple[slice, slice]:
         """Return the rows and columns of a tile, in its own scene pixels, that have a weight on a piece."""

@@ -41,7 +41,9 @@ class Region:
     def is_rect(self) -> bool:
         """Return whether the region is a rectangle along the pixel axes."""
         left, top, right, bottom = shapely.bounds(self.shape)
-        return bool(shapely.area(self.shape) >= (right - left) * (bottom - top) * (1 - 1e-9))
+        box = (right - left) * (bottom - top)
+        # rounding, but never a pixel, which is less than that in a large scene
+        return bool(box - shapely.area(self.shape) <= min(1e-9 * box, 0.25))
 
     def tiles(self, grid: Grid) -> list[Tile]:
         """Return the tiles that touch the region, or nearly do, in reading order.

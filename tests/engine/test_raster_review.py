@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from kestrel.engine.errors import EngineError
 from kestrel.engine.grid import plan_grid
 from kestrel.engine.loop import IDLE, batches
+from kestrel.engine.raster_plan import Piece, RasterPlan
+from kestrel.engine.region import Region
 from kestrel.engine.run import run_job
 from kestrel.engine.tiles import Loaded
+from kestrel.engine.windows import axis_windows
 from kestrel.tests.support import raster_toys as toys
 from kestrel.tests.support import rasters
 from kestrel.tests.support.jobs import Recorder
@@ -168,6 +171,54 @@ def test_feature_memory_does_not_grow_with_tiles_without_data(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - 3 * 6000 * 300 < peaks[0] + 2_000_000  # the toy reads its output whole
+
+
+def test_feature_a_hole_of_one_pixel_in_a_large_area_is_no_rectangle():
+    whole = shapely.box(0, 0, 40_000, 40_000)
+    jitter = shapely.transform(
+        whole, lambda xy: xy + np.array([[0, 0], [0, 0], [1e-8, 0], [0, 1e-8], [0, 0]])
+    )
+    for shape, expected in (
+        (whole, True),
+        (jitter, True),
+        (shapely.difference(whole, shapely.box(500, 500, 501, 501)), False),
+        (shapely.box(3, 3, 4, 4), True),
+    ):
+        assert Region(shape, (0, 0, 40_000, 40_000)).is_rect is expected
+
+
+def test_property_tiles_of_an_area_are_those_whose_weights_touch_it():
+    grid = plan_grid(300, 500, 64, 16, 8, 4)
+    windows = [axis_windows(n, starts, 64, 16, 4, 2) for n, starts in ((300, grid.ys), (500, grid.xs))]
+    area = shapely.Polygon([(30, 20), (310, 70), (90, 260)])
+    for region in (None, Region(area, (20, 30, 240, 280))):
+        plan = RasterPlan(grid, 16, 2, (0, 0, 300, 500), region, *windows, 256)
+        for piece in (plan.output, *plan.panels(plan.output), Piece(256, 512, 10, 30)):
+            expected = []
+            for i, row in enumerate(windows[0]):
+                for j, col in enumerate(windows[1]):
+                    inside = shapely.box(piece.left, piece.top, piece.right, piece.bottom)
+                    weights = shapely.box(col.start, row.start, col.stop, row.stop)
+                    near = shapely.area(shapely.intersection(inside, weights)) > 0
+                    footprint = shapely.transform(weights, lambda xy: xy / 2)
+                    if near and (region is None or shapely.intersects(footprint, area)):
+                        expected.append(grid.at(i, j))
+            tiles = plan.tiles(piece)
+            assert list(tiles) == expected
+            assert len(tiles) == len(expected)
+
+
+def test_feature_the_tiles_of_a_huge_scene_weigh_little():
+    """670 000 tiles: 200 MB as objects."""
+    grid = plan_grid(100_000, 100_000, 256, 134, 8, 67)
+    windows = axis_windows(100_000, grid.ys, 256, 134, 67)
+    plan = RasterPlan(grid, 134, 1, (0, 0, 100_000, 100_000), None, windows, windows, 256)
+    tracemalloc.start()
+    tiles = plan.tiles(plan.output)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(tiles) == len(grid) > 650_000
+    assert peak < 20e6
 
 
 runs = st.tuples(
