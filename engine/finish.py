@@ -196,7 +196,7 @@ class Restored:
             assert scaling.high is not None
             with np.errstate(invalid="ignore", over="ignore"):
                 change = np.abs(new.astype(np.float64) - old.astype(np.float64))
-            haze += (change / (scaling.high - scaling.low)).astype(np.float32)
+                haze += (change / (scaling.high - scaling.low)).astype(np.float32)
         return haze / np.float32(len(before))
 
 
