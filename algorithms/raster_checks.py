@@ -70,6 +70,10 @@ class RasterChecks(SceneAlgorithm):
                 "values, so values above the stretch keep their headroom."
             ),
             tr(
+                "QGIS shows the result as it shows the input layer, so that before and after compare; if that "
+                "is too dark, load the style that lies beside the file, which spans the whole stretch."
+            ),
+            tr(
                 "Dehazed values are not reflectance and must not be used for indices. Bands that are copied "
                 "still hold their haze, so indices across dehazed and copied bands are not comparable."
             ),

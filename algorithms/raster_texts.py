@@ -51,8 +51,8 @@ SHARED_TEXTS: dict[str, tuple[str, str]] = {
         QT_TRANSLATE_NOOP(
             "Kestrel",
             "Pixel value that counts as black: one number for all three bands, or three as a,b,c in the "
-            "order of the bands. Empty = automatic: 0 for 8-bit data, else by percentiles of the whole "
-            "raster. Values outside the stretch are kept.",
+            "order of the bands. Empty = automatic: 0, or less where values are negative. Values outside the "
+            "stretch are kept.",
         ),
     ),
     STRETCH_MAX: (
@@ -60,7 +60,7 @@ SHARED_TEXTS: dict[str, tuple[str, str]] = {
         QT_TRANSLATE_NOOP(
             "Kestrel",
             "Pixel value that counts as white, written like the minimum. Empty = automatic: 255 for 8-bit "
-            "data, else by percentiles. Give both or neither.",
+            "data, else nearly the brightest value of the whole raster. Give both or neither.",
         ),
     ),
     EXTENT: (

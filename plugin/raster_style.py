@@ -59,7 +59,11 @@ def layer_stretch(layer: QgsRasterLayer) -> Stretch | None:
 
 
 def result_stretch(figures: Mapping[str, Any]) -> Stretch | None:
-    """Return the stretch of the worker's result: its output bands between the input's lows and highs."""
+    """Return how the output is shown by itself: its bands between the lows and highs of the stretch.
+
+    Not between percentiles of the input: under haze the 2nd is the haze itself, and what comes out from
+    behind it would be shown as black (looked at on a Sentinel-2 scene).
+    """
     stretch = figures.get("stretch")
     if not isinstance(stretch, Mapping):
         return None

@@ -364,3 +364,21 @@ def test_exception_qgis_process_exits_with_1_and_writes_nothing(hazy, out, tmp_p
     assert done.returncode == 1, done.stdout
     assert re.search(words, done.stdout + done.stderr)
     assert folder_state(out) == before
+
+
+def test_exception_tile_of_a_network_is_a_multiple_of_its_stride(provider, hazy, out):
+    from kestrel.algorithms.dehaze_dark_channel import DehazeDarkChannel
+
+    class Network(DehazeDarkChannel):
+        STRIDE = 8
+        TILES = (64, 1024)
+
+    algorithm = Network()
+    algorithm.initAlgorithm()
+    parameters = {"INPUT": hazy, "OUTPUT": str(out / "a.tif")}
+    for tile, words in (
+        (100, "TILE is 100; it must be a multiple of 8, such as 96 or 104."),
+        (2048, "TILE is 2048; it must lie between 64 and 1024."),
+        (512, None),
+    ):
+        assert algorithm.problem({**parameters, "TILE": tile}, QgsProcessingContext()) == words
