@@ -24,11 +24,13 @@ def apply_change(
     assert scaling.low is not None
     assert scaling.high is not None
     factor = strength * (scaling.high - scaling.low)
+    if raw.dtype.kind in "iu" and raw.dtype.itemsize <= 2:
+        # float32 holds these integers exactly, so adding 0 gives them back
+        restored = _whole(raw.astype(np.float32), change * np.float32(factor), raw.dtype)
+        return restored if where is None else np.where(where, restored, raw)
     if raw.dtype.kind == "f":
         with np.errstate(invalid="ignore", over="ignore"):
             restored = raw + change.astype(raw.dtype) * raw.dtype.type(factor)
-    elif raw.dtype.itemsize <= 2:  # float32 holds these integers exactly
-        restored = _whole(raw.astype(np.float32), change * np.float32(factor), raw.dtype)
     else:
         restored = _whole(raw.astype(np.float64), change.astype(np.float64) * factor, raw.dtype)
     moved = change != 0

@@ -32,7 +32,7 @@ from .pipeline import WriteBehind, read_ahead
 from .plan import number
 from .quality import compare
 from .raster_plan import Piece, RasterPlan, log_raster_estimate, plan_raster, snapped
-from .raster_target import Target
+from .raster_profile import size_bound
 from .raster_writer import RasterWriter
 from .reference import Reference, check_reference
 from .region import Region
@@ -46,8 +46,6 @@ from .versions import kestrel_version
 
 #: Share of the progress bar at which the outputs are complete.
 QUALITY_FROM = 0.97
-#: Overviews add a third to a raster; a COG is written beside the finished file before it replaces it.
-OVERVIEWS, COG_COPY = 4 / 3, 2
 
 
 class Sink(Protocol):
@@ -112,7 +110,11 @@ def prepare(
     ground(scene, plan)  # refuses what lies on no grid, before anything is read
     rect = region.rect if region else None
     with track.stage("statistics", 0.02), telling_how_far(lambda: 0.0, scene):
-        statistics = band_statistics(scene, rect, track)
+        # bytes are stretched from 0 to 255 whatever they are: their percentiles are worth no second
+        plain = task.inputs[0].scale.mode == "auto" and all(
+            scene.dtypes[b - 1] == np.uint8 for b in scene.bands
+        )
+        statistics = band_statistics(scene, rect, track, brief=plain)
         if task.change:
             refuse_sar(scene, statistics)
         scalings = resolve_stretch(task.inputs[0].scale, statistics, scene.bands)
@@ -243,7 +245,7 @@ def _check_room(
     folders: dict[Path, int] = {}
     for name, target in targets.items():
         folder = parts.final(name).parent
-        folders[folder] = folders.get(folder, 0) + disk_bytes(target)
+        folders[folder] = folders.get(folder, 0) + size_bound(target)
     for folder, needed in folders.items():
         check_space(folder, needed, f"The output of {scene.path.name}")
     log_raster_estimate(plan, scene, len(task.outputs), sum(folders.values()), track)
@@ -334,7 +336,8 @@ def _checked(answer: np.ndarray, task: Task, plan: RasterPlan) -> np.ndarray:
     answer = np.asarray(answer)
     if answer.shape != shape:
         raise EngineError("internal", f"{task.name} answered {answer.shape} for a tile, not {shape}.")
-    if not np.isfinite(answer).all():
+    # the sum is not finite where a value is not: one pass instead of two
+    if not np.isfinite(answer.sum()) and not np.isfinite(answer).all():
         raise EngineError(
             "model",
             f"{task.name} answered values that are no numbers.",
@@ -368,12 +371,6 @@ def _finisher(job: Job, scene: Scene, plan: RasterPlan, task: Task, scalings: Se
     strength = float(number(job.params, "strength", 1.0, 0, 1))
     detail, haze = "report" in job.outputs, "haze" in job.outputs
     return Restored(scene, plan, scalings, strength, other == "copy", haze, detail)
-
-
-def disk_bytes(target: Target) -> int:
-    """Return what an output may take at the worst: nothing compressed, its overviews, its COG copy."""
-    pixels = target.width * target.height * target.count * np.dtype(target.dtype).itemsize
-    return int(pixels * OVERVIEWS * (COG_COPY if target.cog else 1))
 
 
 def _tags(ready: Prepared) -> dict[str, str]:

@@ -8,6 +8,7 @@ ENGINE.md, section 6).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from .statistics import Statistics
 TINY = 1e-30
 #: No backscatter comes near; the square of a larger one has no place in float32.
 LARGEST_POWER = 1e30
+#: Integers of so few values that a table of them is made at once.
+TABLED = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16"))
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,23 @@ class Scaling:
 
         Raises EngineError where ``uint8`` meets values that 8 bits cannot hold.
         """
+        if self.mode == "uint8" and values.dtype != np.uint8 and values.size:
+            check_8bit(float(values.min()), float(values.max()))
+        if values.dtype in TABLED:
+            return self._tables[values.dtype.name].take(values.view(f"u{values.dtype.itemsize}"))
+        return self._calculated(values)
+
+    @cached_property
+    def _tables(self) -> dict[str, np.ndarray]:
+        """Return for each small integer dtype what every value becomes: a look-up costs a sixth."""
+        tables = _Tables()
+        tables.scaling = self
+        return tables
+
+    def _calculated(self, values: np.ndarray) -> np.ndarray:
         if values.dtype.kind in "iu":
             # float32 holds 24 bits, so 32-bit integers are stretched in float64, as float64 itself is
             values = values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32)
-        if self.mode == "uint8" and values.size:
-            check_8bit(float(values.min()), float(values.max()))
         if self.to == "power":
             return np.minimum(self._power(values), LARGEST_POWER).astype(np.float32)
         if self.mode == "linear":
@@ -72,6 +87,18 @@ class Scaling:
     def figures(self) -> dict[str, Any]:
         """Return the numbers for sidecar and report."""
         return asdict(self)
+
+
+class _Tables(dict[str, np.ndarray]):
+    """Tables by dtype name, made when first asked for."""
+
+    scaling: Scaling
+
+    def __missing__(self, name: str) -> np.ndarray:
+        dtype = np.dtype(name)
+        values = np.arange(2 ** (8 * dtype.itemsize)).astype(f"u{dtype.itemsize}").view(dtype)
+        table = self[name] = self.scaling._calculated(values)
+        return table
 
 
 def resolve(scale: Scale, statistics: Statistics) -> Scaling:

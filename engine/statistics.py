@@ -73,14 +73,18 @@ def scene_statistics(scene: Scene, region: Rect | None, track: Track) -> Statist
     return found
 
 
-def band_statistics(scene: Scene, region: Rect | None, track: Track) -> tuple[Statistics | None, ...]:
+def band_statistics(
+    scene: Scene, region: Rect | None, track: Track, brief: bool = False
+) -> tuple[Statistics | None, ...]:
     """Sample all chosen bands in one pass; a pixel counts where every one of them is valid.
+
+    ``brief``: nobody will ask for a percentile, so the pass ends as soon as no band is constant.
 
     Returns one Statistics for each band, or None for each where no pixel counts: an all-nodata
     raster is no reason to refuse a restoration, nor is a single pixel. Raises EngineError for a band
     of many equal ones.
     """
-    found = _collect(scene, scene.bands, region, track)
+    found = _collect(scene, scene.bands, region, track, brief)
     if not len(found[0].samples):
         return (None,) * len(found)
     for band, statistics in zip(scene.bands, found, strict=True):
@@ -95,17 +99,17 @@ def band_statistics(scene: Scene, region: Rect | None, track: Track) -> tuple[St
 
 
 def _collect(
-    scene: Scene, bands: tuple[int, ...], region: Rect | None, track: Track
+    scene: Scene, bands: tuple[int, ...], region: Rect | None, track: Track, brief: bool = False
 ) -> tuple[Statistics, ...]:
     """Return sorted samples of each band: of the lattice, of the region's lattice, or of all blocks."""
     whole = (0, 0, scene.height, scene.width)
     dtypes = [scene.dtypes[band - 1] for band in bands]
     with scene.reader() as reader:
         read = _Cells(reader, bands)
-        samples = _sample(read, lattice(scene, whole), track)
+        samples = _sample(read, lattice(scene, whole), track, brief)
         source = "the whole raster"
         if not samples.shape[1] and region is not None:
-            samples = _sample(read, lattice(scene, region), track)
+            samples = _sample(read, lattice(scene, region), track, brief)
             source = "EXTENT/AOI"
         kept = [part.astype(dtype, copy=False) for part, dtype in zip(samples, dtypes, strict=True)]
         sources = [source] * len(kept)
@@ -147,14 +151,16 @@ class _Cells:
         return np.stack([band[everywhere] for band in values.reshape(len(values), -1)])
 
 
-def _sample(read: _Cells, cells: list[Rect], track: Track) -> np.ndarray:
-    """Return the valid values (C, n) of cells, thinned evenly to SAMPLES in all."""
+def _sample(read: _Cells, cells: list[Rect], track: Track, brief: bool) -> np.ndarray:
+    """Return the valid values (C, n) of cells, thinned evenly to SAMPLES in all; see band_statistics."""
     per_cell = max(1, SAMPLES // len(read.bands) // max(1, len(cells)))
     found = []
     for number, cell in enumerate(cells):
         track.check()
         track.progress(0, number, len(cells), "statistics", None)
         found.append(_thinned(read(cell), per_cell))
+        if brief and found[-1].size and not any(_same(band) for band in found[-1]):
+            break
     return np.concatenate(found, axis=1) if found else np.empty((len(read.bands), 0))
 
 
