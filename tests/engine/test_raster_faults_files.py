@@ -529,3 +529,52 @@ def test_fault_23_a_model_that_answers_nonsense(tmp_path, scene, answer):
     with pytest.raises(EngineError, match=r"no numbers|answered"):
         run_job(toys.job(scene, {"raster": tmp_path / "out.tif"}), Recorder(), toys.builder(wrong))
     assert raster_faults.listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("where", ["load", "finish", "prepare"])
+@pytest.mark.parametrize("threads", [True, False])
+def test_fault_20_no_memory_elsewhere_is_one_sentence_too(tmp_path, scene, monkeypatch, where, threads):
+    from kestrel.engine import finish, tiles
+
+    def fail(*_):
+        raise MemoryError("Unable to allocate 9.31 GiB")
+
+    changes = {}
+    if where == "load":
+        monkeypatch.setattr(tiles.Loader, "load", fail)
+    elif where == "finish":
+        monkeypatch.setattr(finish.Restored, "finish", fail)
+    else:
+        changes = {"prepare": fail, "shrinkable": False}
+    (tmp_path / "out.tif").write_bytes(b"precious")
+    before, alive = raster_faults.listing(tmp_path), set(threading.enumerate())
+    job = toys.job(scene, {"raster": tmp_path / "out.tif"})
+    with pytest.raises(EngineError, match="not enough memory") as caught:
+        run_job(job, Recorder(), toys.builder(**changes), threads)
+    assert caught.value.code == "memory"
+    assert caught.value.hint
+    assert raster_faults.listing(tmp_path) == before
+    assert set(threading.enumerate()) <= alive
+
+
+def test_fault_24_one_model_in_two_threads(tmp_path, scene):
+    def work(name):
+        raster_faults.restore(scene, {"raster": tmp_path / f"{name}.tif"}, tile=256)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [(tmp_path / f"{name}.tif").read_bytes() for name in ("one", "two", "three")]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("reference", ["missing.tif", "text.tif", "far.tif", "two.tif"])
+def test_fault_16_references_that_do_not_fit(tmp_path, scene, reference):
+    (tmp_path / "text.tif").write_text("dear reader")
+    far = rasters.write(tmp_path / "far.tif", hazy(100, 120))
+    with rasterio.open(far, "r+") as dataset:
+        dataset.transform = rasterio.Affine.translation(1e6, 0) * dataset.transform
+    rasters.write(tmp_path / "two.tif", hazy(100, 120, bands=2))
+    refusal(reference.replace(".", r"\."), scene, tmp_path, reference=tmp_path / reference)

@@ -488,3 +488,88 @@ def test_fault_10_a_reference_of_another_size_is_refused(tmp_path):
         raster_faults.restore(path, {"raster": tmp_path / "out.tif"}, reference=other)
     assert "b.tif" in caught.value.message
     assert not (tmp_path / "out.tif").exists()
+
+
+def as_mask(path):
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        shown = np.full(dataset.shape, 255, np.uint8)
+        shown[30:50, 20:70] = 0
+        dataset.write_mask(shown)
+
+
+def as_tagged(path):
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (1e-4, 2e-4, 3e-4), (0.0, -0.1, 0.0)
+        dataset.descriptions = ("Red ü", "Green", "Blue")
+        dataset.units = ("1", "reflectance", "1")
+
+
+VARIANTS = {
+    "mask": ({}, as_mask),
+    "alpha": ({"bands": 4, "photometric": "RGB", "alpha": "YES"}, None),
+    "alpha and nodata": ({"bands": 4, "photometric": "RGB", "alpha": "YES", "nodata": 0}, None),
+    "alpha first of the others": ({"bands": 5, "photometric": "RGB", "alpha": "YES"}, None),
+    "uint16 alpha": ({"bands": 4, "dtype": "uint16", "photometric": "RGB", "alpha": "YES"}, None),
+    "nan": ({"dtype": "float32", "nodata": float("nan")}, None),
+    "int8": ({"dtype": "int8", "nodata": -128}, None),
+    "float64": ({"dtype": "float64", "nodata": -9999}, None),
+    "rotated": ({"place": "rotated"}, None),
+    "south_up": ({"place": "south_up"}, None),
+    "no_crs": ({"place": "no_crs"}, None),
+    "bare": ({"place": "bare"}, None),
+    "11 bands": ({"bands": 11, "dtype": "int16", "photometric": "minisblack"}, None),
+    "tags": ({}, as_tagged),
+    "jpeg": ({"compress": "jpeg", "photometric": "ycbcr", "tiled": True}, None),
+}
+
+
+@pytest.mark.parametrize("cog", [False, True])
+@pytest.mark.parametrize("variant", list(VARIANTS))
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform", "ignore:The given matrix is equal")
+def test_feature_every_kind_of_raster_comes_back_the_same_from_the_identity(tmp_path, variant, cog):
+    fields, then = VARIANTS[variant]
+    fields = dict(fields)
+    bands, dtype = fields.pop("bands", 3), fields.pop("dtype", "uint8")
+    image = hazy(600, 560, "int16", bands=bands)
+    if dtype == "int8":
+        image -= 120
+    image = image.astype(dtype)
+    if "nodata" in fields:
+        image[:3, 100:150, 200:230] = fields["nodata"]
+    if fields.get("alpha"):
+        image[3] = np.random.default_rng(1).integers(0, 256, (600, 560))
+    path = rasters.write(tmp_path / "a.tif", image, fields.pop("place", "north_up"), **fields)
+    if then:
+        then(path)
+    _, out = toys.run(path, tmp_path / "out.tif", cog=cog)
+    with rasterio.open(path) as source, rasterio.open(tmp_path / "out.tif") as dataset:
+        assert out.tobytes() == source.read().tobytes()
+        assert np.array_equal(dataset.read_masks(), source.read_masks())
+        assert dataset.overviews(1)
+        if cog:
+            assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    assert profile(tmp_path / "out.tif") == profile(path)
+
+
+@pytest.mark.parametrize("nodata", [None, -9999, float("nan")])
+def test_fault_09_without_any_valid_pixel_it_proceeds_too(tmp_path, nodata):
+    image = np.full((3, 90, 100), np.inf, "float32")
+    image[0], image[1] = np.nan, 1e38
+    path = rasters.write(tmp_path / "a.tif", image, nodata=nodata)
+    outcome = raster_faults.restore(path, {"raster": tmp_path / "out.tif", "haze": tmp_path / "haze.tif"})
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert not dataset.read_masks().any()
+    assert outcome.figures["valid_pixels"] == 0
+    assert any("no valid pixel" in text for text in outcome.warnings)
+
+
+def test_fault_09_one_valid_pixel(tmp_path):
+    image = np.full((3, 90, 100), -9999, "float32")
+    image[:, 40, 50] = 7, 8, 9
+    path = rasters.write(tmp_path / "a.tif", image, nodata=-9999)
+    raster_faults.restore(path, {"raster": tmp_path / "out.tif", "report": tmp_path / "r.html"})
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        out = dataset.read()
+    assert np.isfinite(out[:, 40, 50]).all()
+    out[:, 40, 50] = -9999
+    assert (out == -9999).all()

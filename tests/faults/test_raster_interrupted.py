@@ -4,10 +4,12 @@ Whatever happens, an output that was there is byte for byte the old or the compl
 left beside it goes with the next run.
 """
 
+import json
 import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -322,6 +324,27 @@ def test_fault_21_an_error_in_the_writer_ends_the_run_and_its_threads(tmp_path, 
         run_job(toys.job(path, places(folder)), Recorder(), toys.builder(), threads)
     assert set(threading.enumerate()) <= before
     intact(folder)
+
+
+def test_fault_20_with_little_memory_tiles_halve_and_the_pixels_are_the_same(tmp_path):
+    """RLIMIT_AS, as a full machine: numpy cannot allocate, wherever that happens to be."""
+    scene = rasters.write(tmp_path / "a.tif", hazy(1000, 1000))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = [sys.executable, raster_faults.__file__, scene, folder, "110", "70"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == 3, done.stderr[-2000:]
+    complete = {extra: tile for extra, tile, *_ in answers if tile}
+    assert complete[0] == 1000  # the whole raster at once
+    assert min(complete.values()) < 1000
+    with rasterio.open(folder / "0.tif") as dataset:
+        whole = dataset.read()
+    for extra in complete:
+        with rasterio.open(folder / f"{extra}.tif") as dataset:
+            assert np.array_equal(dataset.read(), whole)  # its reach is finite: no pixel may differ
+    assert {code for _, tile, code, _ in answers if not tile} <= {"memory"}
+    assert {p.name for p in folder.iterdir()} == {"warm.tif", *(f"{extra}.tif" for extra in complete)}
 
 
 def test_fault_22_terminated_by_sigterm_leaves_what_a_kill_leaves(tmp_path, slow_scene):

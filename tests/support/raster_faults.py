@@ -3,6 +3,8 @@
 As a script it is the killed runs' parent: ``raster_faults.py`` reads ``IMAGE OUTPUT HAZE`` as JSON
 lines, forks a run for each, answers its process id and, when it is over, its exit status. Imports
 happen once, so that a kill at a random moment hits the run and not Python's start.
+``raster_faults.py IMAGE FOLDER MB ...`` runs the dark channel with so little memory, and says what became
+of it.
 """
 
 from __future__ import annotations
@@ -155,5 +157,31 @@ def serve() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
+def starve(image: Path, folder: Path, megabytes: list[int]) -> None:
+    """Run the dark channel once as it is and then with so many MB more than the process has; print JSON.
+
+    Each line: MB (0 = unlimited), the tile that was used or 0, the error's code and sentence.
+    """
+    import resource
+
+    restore(image, {"raster": folder / "warm.tif"}, tile=256)  # libraries take their memory now
+    for extra in [0, *megabytes]:
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        hard = resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_AS, (used + extra * 2**20 if extra else hard, hard))
+        answer: list[Any] = [extra, 0, "", ""]
+        try:
+            figures = restore(image, {"raster": folder / f"{extra}.tif"}, tile=2048, overlap=134).figures
+            answer[1] = figures["params_used"]["tile"]
+        except EngineError as error:
+            answer[2:] = error.code, error.message
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        print(json.dumps(answer), flush=True)
+
+
 if __name__ == "__main__":
-    serve()
+    if sys.argv[1:]:
+        starve(Path(sys.argv[1]), Path(sys.argv[2]), [int(mb) for mb in sys.argv[3:]])
+    else:
+        serve()
