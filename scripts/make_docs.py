@@ -20,9 +20,9 @@ FOLDER = ROOT / "docs" / "algorithms"
 PICTURES = {
     "dehazedarkchannel": (
         "dehazedarkchannel.jpg",
-        "Aerial imagery of the USDA (NAIP, North Dakota, 2018) with simulated haze, the same dehazed with the "
-        "defaults, and the clear original. What is left is typical: a blue cast where the haze is thick, because "
-        "one transmission serves all colours (scripts/make_dehazing_pictures.py).",
+        "Aerial imagery of the USDA (NAIP, North Dakota, 2018) with simulated haze, the same dehazed with "
+        "the defaults, and the clear original. What is left is typical: a blue cast where the haze is thick, "
+        "because one transmission serves all colours (scripts/make_dehazing_pictures.py).",
     ),
 }
 
