@@ -16,6 +16,7 @@ from .errors import EngineError
 from .events import Track
 from .features import box_features, write_features
 from .forward import Forward
+from .heap import give_back
 from .job import Job
 from .land import Land, read_land
 from .loop import TILES_FROM, TILES_TO, Clock, batches, telling_how_far
@@ -53,6 +54,7 @@ def run_boxes(
     with track.stage("statistics", 0.03), telling_how_far(lambda: 0.0, scene):
         statistics = scene_statistics(scene, region.rect if region else None, track)
         scaling = resolve(task.inputs[0].scale, statistics)
+        give_back()
     fill = _fill(task, float(scaling.apply(np.array([statistics.median]))[0]))
     track.info(f"Scaling: {scaling.mode}, {scaling.low:.4g} to {scaling.high:.4g}, from {scaling.source}.")
     _warn_of_saturation(scaling, statistics, track)

@@ -24,6 +24,7 @@ from .errors import EngineError
 from .events import Track
 from .finish import Answered, Finisher, Restored, Written, ground
 from .forward import Forward, TileTooLarge
+from .heap import give_back
 from .job import Job
 from .loop import TILES_FROM, TILES_TO, Clock, batches, telling_how_far
 from .output_checks import check_space
@@ -127,6 +128,7 @@ def prepare(
         track.info(f"Stretch of band {band}: {scaling.low:.6g} to {scaling.high:.6g}, from {scaling.source}.")
     with track.stage("survey", 0.05), telling_how_far(lambda: 0.0, scene):
         task = survey(task, scene, scalings, rect, track)
+        give_back()
     for text in task.notes.get("log", ()):
         track.info(text)
     finisher = _finisher(job, scene, plan, task, scalings)
