@@ -158,13 +158,14 @@ def serve() -> None:
 
 
 def starve(image: Path, folder: Path, megabytes: list[int]) -> None:
-    """Run the dark channel once as it is and then with so many MB more than the process has; print JSON.
+    """Run the dark channel once as it is, then with so many MB more than the process has, until tiles shrink.
 
-    Each line: MB (0 = unlimited), the tile that was used or 0, the error's code and sentence.
+    Prints JSON, each line: MB (0 = unlimited), the tile that was used or 0, the error's code and sentence.
     """
     import resource
 
     restore(image, {"raster": folder / "warm.tif"}, tile=256)  # libraries take their memory now
+    first = 0
     for extra in [0, *megabytes]:
         with open("/proc/self/statm") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
@@ -178,6 +179,9 @@ def starve(image: Path, folder: Path, megabytes: list[int]) -> None:
             answer[2:] = error.code, error.message
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         print(json.dumps(answer), flush=True)
+        if 0 < answer[1] < first:
+            break
+        first = first or answer[1]
 
 
 if __name__ == "__main__":
