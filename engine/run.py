@@ -11,7 +11,6 @@ from typing import Any
 from ..models import registry
 from ..models.task import Builder, ModelError, SceneInfo, Task
 from .bands import bands_for
-from .boxes_run import run_boxes
 from .device import is_out_of_memory, resolve_device
 from .errors import EngineError
 from .events import Events, Track
@@ -81,6 +80,8 @@ def _predict(
         raise EngineError("parameter", f"The Job names no output {' or '.join(OUTPUTS[task.kind])!r}.")
     if task.kind != "boxes":
         return run_rasters(job, scene, region, task, device, track, threads, executor, builder)
+    from .boxes_run import run_boxes  # pyogrio brings pandas: 59 MB and 0.3 s that rasters do not need
+
     try:
         return run_boxes(job, scene, region, task, device, track, threads)
     except BaseException:
@@ -104,8 +105,11 @@ def look(job: Job, track: Track, builder: Builder | None) -> tuple[Scene, Region
         if task.kind == "boxes":
             check_size(scene, region)
         scene = bands_for(task, scene, typed, track)
-        for note in (*(scene.band_notes if task.kind == "boxes" else ()), *scene.notes):
-            track.warn(note)
+        if task.kind == "boxes":
+            for note in (*scene.band_notes, *scene.notes):
+                track.warn(note)
+        elif scene.georef.crs is None:
+            track.warn(f"{scene.path.name} has no CRS, so the output has none either.")
         _warn_of_pixel_size(task, scene, track)
         for text in task.notes.get("warnings", ()):
             track.warn(text)
