@@ -28,6 +28,9 @@ def main() -> None:
     """Run everything that can run here."""
     run("benchmarks/sar_ships_model.py")
     run("benchmarks/engine_boxes.py")
+    run("benchmarks/engine_raster.py")
+    run("benchmarks/engine_raster_memory.py")
+    run("benchmarks/dark_channel.py")
     if not (ROOT / "resources" / "weights" / "sar_ships.safetensors").is_file():
         sys.stdout.write("\nNo weights are shipped: accuracy and tile size are left out.\n")
         return
