@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from .device import automatic_batch, is_out_of_memory, release_memory
 from .errors import EngineError
 from .events import Track
 from .grid import Grid
-from .land import Land
 from .tiles import Loaded, stack
+
+if TYPE_CHECKING:  # pyogrio brings pandas: 59 MB and 0.3 s that rasters do not need
+    from .land import Land
 
 
 class TileTooLarge(Exception):
