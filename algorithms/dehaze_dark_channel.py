@@ -138,10 +138,10 @@ def _limits() -> list[str]:
             "than the patch - are taken for haze and become too dark."
         ),
         tr(
-            "Use OMEGA 0.3 to 0.5 where the haze is slight or the ground bright. Against 78 real pairs of hazy "
-            "and clear Landsat scenes, mostly in false colour, the default went too far (2.0 and 5.6 dB lost in "
-            "the two halves) and 0.3 helped (0.5 and 1.0 dB gained); over simulated haze that covers whole "
-            "scenes the default gained 4 to 9 dB."
+            "Use OMEGA 0.3 to 0.5 where the haze is slight or the ground bright. Against 78 real pairs of "
+            "hazy and clear Landsat scenes, mostly in false colour, the default went too far (2.0 and 5.6 dB "
+            "lost in the two halves) and 0.3 helped (0.5 and 1.0 dB gained); over simulated haze that covers "
+            "whole scenes the default gained 4 to 9 dB."
         ),
         tr(
             "The colour of the haze is one for the whole raster; a mosaic of scenes with different haze is "
