@@ -54,7 +54,7 @@ class Strip:
         """Yield (first row, row behind, float32 (C, n, W)) for the blocks of rows that end by ``until``.
 
         No tile may touch them any more. None instead of an array where no tile did: all would be 0.
-        The arrays are the caller's own.
+        An array is the strip's own, to be used before the next is asked for.
         """
         until = min(until, self._end)
         while self._top < self._end:
@@ -62,7 +62,7 @@ class Strip:
             if stop > until:
                 return
             count = stop - self._top
-            yield self._top, stop, self._sums[:, :count].copy() if self._touched > 0 else None
+            yield self._top, stop, self._sums[:, :count] if self._touched > 0 else None
             left = max(0, self._touched - count)
             self._sums[:, :left] = self._sums[:, count : count + left]
             self._sums[:, left : self._touched] = 0

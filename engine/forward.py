@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,38 +47,76 @@ class Forward:
         self._track = track
         self.size = batch or automatic_batch(device, grid.tile)
 
-    def run(self, loaded: Sequence[Loaded]) -> list[Any]:
-        """Return the task's answer for each tile; every tile is answered or EngineError raised."""
+    def prepared(
+        self, groups: Iterator[list[Loaded]], threads: bool = True
+    ) -> Generator[tuple[list[Loaded], Any], None, None]:
+        """Yield every group with what the task's ``prepare`` makes of its tiles with valid pixels.
+
+        In a thread of its own, one group ahead: the next batch is stacked while the model works. None
+        where there is nothing to prepare, or no memory for it: :meth:`run` does it then.
+        """
+        if not threads:
+            for group in groups:
+                yield group, None
+            return
+        with ThreadPoolExecutor(1, "kestrel-prepare") as pool:
+            before: tuple[list[Loaded], Future[Any]] | None = None
+            for group in groups:
+                future = pool.submit(self._prepare_ahead, [i for i in group if i.image is not None])
+                if before is not None:
+                    yield before[0], before[1].result()
+                before = group, future
+            if before is not None:
+                yield before[0], before[1].result()
+
+    def run(self, loaded: Sequence[Loaded], prepared: Any = None) -> list[Any]:
+        """Return the task's answer for each tile; every tile is answered or EngineError raised.
+
+        ``prepared``: what :meth:`prepared` made of them, or None.
+        """
         answers: list[Any] = []
         while len(answers) < len(loaded):
             self._track.check()
             part = loaded[len(answers) : len(answers) + self.size]
-            answer = self._try(part)
+            answer = self._try(part, prepared if len(part) == len(loaded) else None)
+            prepared = None
             if answer is None:
                 self._shrink(len(part))
             else:
                 answers += answer
         return answers
 
-    def _try(self, loaded: Sequence[Loaded]) -> list[Any] | None:
-        """Return the answers, or None on a shortage of memory."""
-        grid, role = self._grid, self._task.inputs[0].role
-        start = time.monotonic()
+    def _prepare_ahead(self, loaded: Sequence[Loaded]) -> Any:
         try:
-            land = None
-            if self._land is not None:
-                land = np.stack([self._land.mask(item.tile, grid.tile) for item in loaded])
-            tiles = stack(loaded, role, grid, land)
-            prepared = self._task.prepare(tiles)
-            self._track.add("prepare", time.monotonic() - start)
-            start = time.monotonic()
-            answers = self._task.predict(prepared)
+            return self._prepare(loaded) if loaded else None
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
-        finally:
-            self._track.add("predict", time.monotonic() - start)
+
+    def _prepare(self, loaded: Sequence[Loaded]) -> Any:
+        start = time.monotonic()
+        land = None
+        if self._land is not None:
+            land = np.stack([self._land.mask(item.tile, self._grid.tile) for item in loaded])
+        prepared = self._task.prepare(stack(loaded, self._task.inputs[0].role, self._grid, land))
+        self._track.add("prepare", time.monotonic() - start)
+        return prepared
+
+    def _try(self, loaded: Sequence[Loaded], prepared: Any) -> list[Any] | None:
+        """Return the answers, or None on a shortage of memory."""
+        try:
+            if prepared is None:
+                prepared = self._prepare(loaded)
+            start = time.monotonic()
+            try:
+                answers = self._task.predict(prepared)
+            finally:
+                self._track.add("predict", time.monotonic() - start)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
         if len(answers) != len(loaded):
             raise EngineError(
                 "internal", f"{self._task.name} answered {len(answers)} of {len(loaded)} tiles."

@@ -24,8 +24,6 @@ from .windows import AxisWindow, axis_windows
 #: Bytes for the rolling strip and what waits to be written, unless MEMORY_MB says otherwise: enough for
 #: 100 000 columns of three bands at tiles of 512 without panels.
 STRIP_BYTES = 2**30
-#: Blocks of rows under way beside the strip: the one leaving, one waiting, one being written.
-BLOCKS_UNDER_WAY = 3
 #: An edge of an area of interest that is meant to lie on a pixel's edge may miss it by rounding.
 SNAP_PX = 1e-6
 
@@ -175,9 +173,8 @@ def plan_raster(
 
 
 def column_bytes(channels: int, tile: int, bands: int) -> int:
-    """Return the bytes that one output column needs: strip, blocks under way, raw and finished rows."""
-    blocks = BLOCKS_UNDER_WAY * BLOCK
-    return 4 * channels * (tile + BLOCK + blocks) + 2 * 8 * bands * BLOCK
+    """Return the bytes that one output column needs: strip, raw and finished rows and what lies between."""
+    return 4 * channels * (tile + 2 * BLOCK) + 2 * 8 * bands * BLOCK
 
 
 def snapped(region: Region, scene: Scene) -> tuple[int, int, int, int]:

@@ -42,7 +42,7 @@ from .scene import Reader, Scene
 from .statistics import band_statistics
 from .stretch import display, outside_warning, resolve_stretch
 from .survey import survey
-from .tiles import Loader
+from .tiles import Loaded, Loader
 from .versions import kestrel_version
 
 #: Share of the progress bar at which the outputs are complete.
@@ -290,39 +290,56 @@ def run_piece(
     panels = [(panel, plan.tiles(panel)) for panel in plan.panels(piece)]
     clock = Clock(sum(len(tiles) for _, tiles in panels), track)
 
-    def write(reader: Reader, item: tuple[Piece, np.ndarray | None]) -> None:
-        at, answer = item
-        sink.put(at, ready.finisher.finish(reader, at, answer, written))
-
     with telling_how_far(clock.share, scene), track.stage("tiles", TILES_FROM):
         for panel, tiles in panels:
-            strip = _strip(ready, panel)
+            blender = _Blender(ready, panel, sink, written)
             loader = _loader(ready, panel)
             reading = read_ahead(scene.reader, loader.load, tiles, track.cancel, threads, plan.ahead)
-            behind = WriteBehind(scene.reader, write, track.cancel, threads)
-            with behind, closing(reading):
-                for batch in batches(reading, forward):
-                    answers = iter(forward.run([item for item in batch if item.image is not None]))
+            behind = WriteBehind(scene.reader, blender.take, track.cancel, threads)
+            with (
+                behind,
+                closing(reading),
+                closing(forward.prepared(batches(reading, forward), threads)) as under_way,
+            ):
+                for batch, prepared in under_way:
+                    answers = iter(forward.run([i for i in batch if i.image is not None], prepared))
+                    answered = []
                     for item in batch:
-                        rows, cols = plan.windows(item.tile)
-                        for top, bottom, sums in strip.finish(rows.start):
-                            behind.put((Piece(top, bottom, panel.left, panel.right), sums))
                         if item.image is None:
                             counts.nodata.add(item.tile.number)
-                            continue
-                        counts.run.add(item.tile.number)
-                        answer = _checked(next(answers), task, plan)
-                        strip.add(answer - item.image if task.change else answer, rows, cols)
+                        else:
+                            counts.run.add(item.tile.number)
+                            answered.append((item, _checked(next(answers), task, plan)))
+                    if answered:
+                        behind.put(answered)
                     clock.tick(len(batch))
-                for top, bottom, sums in strip.finish(panel.bottom):
-                    behind.put((Piece(top, bottom, panel.left, panel.right), sums))
+                behind.put(None)
     return forward.size
 
 
-def _strip(ready: Prepared, panel: Piece) -> Strip:
-    plan = ready.plan
-    rows, cols = (panel.top, panel.bottom), (panel.left, panel.right)
-    return Strip(len(ready.task.outputs), rows, cols, plan.output.top, plan.grid.tile[0] * plan.factor)
+class _Blender:
+    """What happens behind the loop: answers into the strip, finished blocks into the sink."""
+
+    def __init__(self, ready: Prepared, panel: Piece, sink: Sink, written: Written) -> None:
+        plan = ready.plan
+        rows, cols = (panel.top, panel.bottom), (panel.left, panel.right)
+        height = plan.grid.tile[0] * plan.factor
+        self._strip = Strip(len(ready.task.outputs), rows, cols, plan.output.top, height)
+        self._ready, self._panel, self._sink, self._written = ready, panel, sink, written
+
+    def take(self, reader: Reader, answered: list[tuple[Loaded, np.ndarray]] | None) -> None:
+        """Add the answers of one batch, in reading order; None: there are no more."""
+        for item, answer in answered or ():
+            rows, cols = self._ready.plan.windows(item.tile)
+            self._finish(reader, rows.start)
+            self._strip.add(answer - item.image if self._ready.task.change else answer, rows, cols)
+        if answered is None:
+            self._finish(reader, self._panel.bottom)
+
+    def _finish(self, reader: Reader, until: int) -> None:
+        for top, bottom, sums in self._strip.finish(until):
+            piece = Piece(top, bottom, self._panel.left, self._panel.right)
+            self._sink.put(piece, self._ready.finisher.finish(reader, piece, sums, self._written))
 
 
 def _loader(ready: Prepared, panel: Piece) -> Loader:
