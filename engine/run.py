@@ -59,15 +59,22 @@ def run_job(
     track = Track(events)
     try:
         figures = _predict(job, track, builder, threads, executor)
-    except ModelError as error:
+    except BaseException as error:
+        if "boxes" in job.outputs:
+            _remove(job.outputs)  # scratch files: the algorithm's guarded sink has not seen them yet
+        _tell(error)
+        raise
+    return Outcome(dict(job.outputs), figures, track.warnings)
+
+
+def _tell(error: BaseException) -> None:
+    """Raise what a user understands in place of ``error``, where there is something."""
+    if isinstance(error, ModelError):
         raise EngineError("model", error.message, error.hint) from error
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+    if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
         raise EngineError(
             "memory", f"There was not enough memory ({error}).", "Choose a smaller TILE."
         ) from error
-    return Outcome(dict(job.outputs), figures, track.warnings)
 
 
 def _predict(
@@ -82,11 +89,7 @@ def _predict(
         return run_rasters(job, scene, region, task, device, track, threads, executor, builder)
     from .boxes_run import run_boxes  # pyogrio brings pandas: 59 MB and 0.3 s that rasters do not need
 
-    try:
-        return run_boxes(job, scene, region, task, device, track, threads)
-    except BaseException:
-        _remove(job.outputs)  # scratch files: the algorithm's guarded sink has not seen them yet
-        raise
+    return run_boxes(job, scene, region, task, device, track, threads)
 
 
 def look(job: Job, track: Track, builder: Builder | None) -> tuple[Scene, Region | None, Task, str]:

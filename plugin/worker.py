@@ -142,13 +142,37 @@ def run_job(
         ) from error
     pool = warm or warm_pool.current()
     worker = pool.take(runtime.python) if pool else None
-    if worker is None:
+    result = None
+    if worker is not None:
+        result = _converse(worker, pool, job, feedback, log, hang_s, kept=True)
+    if result is None:
         worker = WorkerProcess(runtime.python, log)
         if pool:
             pool.adopt(worker)
+        result = _converse(worker, pool, job, feedback, log, hang_s)
+    return {**result, "log": os.fspath(log), "runtime": dataclasses.asdict(runtime)}
+
+
+def _converse(
+    worker: WorkerProcess,
+    pool: warm_pool.WarmPool | None,
+    job: Job,
+    feedback: Any,
+    log: Path,
+    hang_s: float,
+    kept: bool = False,
+) -> dict[str, Any] | None:
+    """Return the worker's result; None where one that was ``kept`` had died before this run.
+
+    A process that was just killed can look alive for a moment; it has said nothing about the run then.
+    """
     conversation = _Conversation(worker, feedback, log, hang_s)
     try:
-        result = conversation.run(job)
+        return conversation.run(job)
+    except WorkerError:
+        if kept and not conversation.heard and not worker.alive():
+            return None
+        raise
     finally:
         if pool and conversation.answered:
             pool.give_back(worker)
@@ -158,7 +182,6 @@ def run_job(
             worker.kill()
             if pool:
                 pool.forget(worker)
-    return {**result, "log": os.fspath(log), "runtime": dataclasses.asdict(runtime)}
 
 
 class _Conversation:
@@ -175,6 +198,8 @@ class _Conversation:
         self.warned: set[str] = set()
         #: The worker gave its answer, a refusal or a cancel included, and is ready for another run.
         self.answered = False
+        #: The worker said something about this run.
+        self.heard = False
 
     def run(self, job: Job) -> dict[str, Any]:
         """Send the Job and listen until its result; raises WorkerError, WorkerCancelled."""
@@ -235,10 +260,12 @@ class _Conversation:
                     "The plugin was updated while QGIS runs: restart QGIS.",
                     "protocol",
                 )
-        elif kind == "alive" or message.get("job") not in (None, self.id):
+            return None
+        if kind == "alive" or message.get("job") not in (None, self.id):
             # the pulse, or the late word of an earlier run
-            pass
-        elif kind == "progress":
+            return None
+        self.heard = True
+        if kind == "progress":
             self._progress(message)
         elif kind == "log":
             self._say(str(message.get("level")), str(message.get("text")))

@@ -10,7 +10,7 @@ import pytest
 from kestrel.engine.job import Job
 from kestrel.plugin import paths, warm
 from kestrel.plugin.errors import WorkerCancelled, WorkerError
-from kestrel.plugin.worker import run_job
+from kestrel.plugin.worker import WorkerProcess, run_job
 from kestrel.tests.support.worker_tools import LAUNCH_TOY, Feedback, children_with, job, wait_until
 
 pytestmark = pytest.mark.qgis
@@ -227,3 +227,21 @@ def test_the_child_sees_a_cleaned_environment_and_the_cache_folder(monkeypatch, 
     assert "/nowhere" not in figures["path"]
     # the parent's own stays as it is
     assert os.environ["PROJ_LIB"] == "/nowhere"
+
+
+def test_warm_worker_that_only_seems_alive_is_replaced(pool, home, monkeypatch):
+    """For a moment after a kill the process still counts as running: the run must not fail for it."""
+    pid = run_job(job("echo"), Feedback())["figures"]["pid"]
+    os.kill(pid, 9)
+    assert wait_until(lambda: not children_with(str(home)), 2.0)
+    take = pool.take
+
+    def hurried(python):
+        seen = iter([True])
+        with monkeypatch.context() as patch:
+            real = WorkerProcess.alive
+            patch.setattr(WorkerProcess, "alive", lambda self: next(seen, None) or real(self))
+            return take(python)
+
+    monkeypatch.setattr(pool, "take", hurried)
+    assert run_job(job("echo"), Feedback())["figures"]["pid"] != pid
