@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from .failures import Failure, classify
+from .heap import keep_large
 from .job import (
     EXIT_CANCELLED,
     EXIT_ERROR,
@@ -264,4 +265,5 @@ def _plain(value: Any) -> Any:
 def serve(lines: TextIO, protocol: TextIO) -> int:
     """Run the worker on a pair of streams until it is told to leave; returns its exit code."""
     faulthandler.enable()
+    keep_large()
     return Worker(lines, protocol).serve()
