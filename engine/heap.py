@@ -6,7 +6,6 @@ import ctypes
 import functools
 from typing import Any
 
-
 #: glibc maps every block over 32 MB anew and returns its pages at once; the activations of a network are
 #: larger. Keeping up to 128 MB took the time of a U-Net from 11.0 to 9.1 s (benchmarks/engine_raster.py).
 KEPT_BYTES = 128 << 20
