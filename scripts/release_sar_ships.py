@@ -25,11 +25,11 @@ if "kestrel" not in sys.modules:
     sys.path.insert(0, str(ROOT / ".kestrel" / "python"))
 
 from kestrel.models.manifest import FOLDER  # noqa: E402
-from kestrel.models.sar_ships.checkpoint import load_average, read_state  # noqa: E402
 from kestrel.models.sar_ships.complexity import parameters  # noqa: E402
 from kestrel.models.sar_ships.dataset import load_packed  # noqa: E402
 from kestrel.models.sar_ships.network import SarShipNet  # noqa: E402
 from kestrel.models.task import Card  # noqa: E402
+from kestrel.models.training.checkpoint import load_average, read_state  # noqa: E402
 from kestrel.models.weights import save_weights, update_manifest  # noqa: E402
 
 LOG = logging.getLogger("release_sar_ships")

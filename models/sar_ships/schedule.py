@@ -1,16 +1,12 @@
-"""Learning rate, warm-up and weight averaging over a budget of steps or of minutes (specification 4.3)."""
+"""Learning rate, momentum, warm-up and decay of the average over a budget (specification 4.3)."""
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
-
-Net = TypeVar("Net", bound=nn.Module)
+from torch import nn
 
 #: The last learning rate is this part of the first.
 FINAL = 0.01
@@ -63,35 +59,6 @@ def apply_rates(optimiser: torch.optim.Optimizer, now: Rates) -> None:
         group["momentum"] = now.momentum
 
 
-class Ema(Generic[Net]):
-    """Moving average of a network's weights and statistics, decay 0.9999 (1 - exp(-updates/2000)).
-
-    The ramp lets a short run forget its random start.
-    """
-
-    def __init__(self, net: Net) -> None:
-        self.net: Net = copy.deepcopy(net).eval()
-        self.updates = 0
-        for p in self.net.parameters():
-            p.requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
-        """Take one step towards ``net``; whole numbers are copied."""
-        self.updates += 1
-        decay = 0.9999 * (1 - math.exp(-self.updates / 2000))
-        mine, theirs = [], []
-        for a, b in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
-            if a.is_floating_point():
-                mine.append(a)
-                theirs.append(b)
-            else:
-                a.copy_(b)
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-
-
-def named_momenta(net: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Momentum buffers by parameter name, those that exist yet."""
-    state = optimiser.state
-    found = {name: state[p].get("momentum_buffer") for name, p in net.named_parameters() if p in state}
-    return {name: buffer for name, buffer in found.items() if buffer is not None}
+def ema_decay(updates: int) -> float:
+    """Decay of the average after ``updates`` steps; the ramp lets a short run forget its random start."""
+    return 0.9999 * (1 - math.exp(-updates / 2000))

@@ -6,7 +6,6 @@ is resumed, with a budget of steps bit for bit.
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import time
@@ -19,13 +18,16 @@ import torch
 from torch import Tensor
 
 from ..task import ModelError
+from ..training.checkpoint import load_checkpoint, save_checkpoint
+from ..training.ema import Ema
+from ..training.log import append_row
+from ..training.schedule import progress_of
 from .assign import fit_anchors
-from .checkpoint import load_checkpoint, save_checkpoint
 from .dataset import Packed, batches, draw_weights, spread
 from .detect import validate
 from .loss import DetectionLoss, momentum_for
 from .network import DEFAULT_ANCHORS, SarShipNet
-from .schedule import Ema, apply_rates, make_optimiser, rates
+from .schedule import apply_rates, ema_decay, make_optimiser, rates
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.safetensors"
@@ -101,7 +103,7 @@ class Trainer:
         self.loss = DetectionLoss(self.net, config.box_loss).to(config.device)
         decay = config.decay * config.batch / 64
         self.optimiser = make_optimiser(self.net, lr=config.lr, momentum=config.momentum, decay=decay)
-        self.ema = Ema(self.net)
+        self.ema = Ema(self.net, ema_decay)
         self.amp = torch.amp.GradScaler(enabled=config.device.startswith("cuda"))
         self.state: dict[str, Any] = {"config": json.loads(json.dumps(asdict(config))), "network": net.config}
         self.step, self._used = 0, 0.0
@@ -122,7 +124,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint."""
         self.state.update(step=self.step, seconds=self.seconds)
-        save_checkpoint(self.path, self.net, self.ema, self.optimiser, self.loss, self.state)
+        save_checkpoint(self.path, self.net, self.ema, self.optimiser, self.state, self.loss)
 
     @property
     def seconds(self) -> float:
@@ -132,7 +134,8 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Part of the budget used up, 0..1 and beyond."""
-        return progress_of(self.config, self.step, self.seconds)
+        config = self.config
+        return progress_of(self.step, self.seconds, steps=config.steps, minutes=config.minutes)
 
     def learn(self, images: Tensor, targets: Tensor, progress: float) -> dict[str, float]:
         """Do one step at ``progress`` of the schedule; returns the loss and its parts for the log."""
@@ -190,7 +193,7 @@ def train(
             if due and check is not None:
                 scores = validate(trainer.ema.net, check, config.device)
                 row |= {"ap50": scores.ap50, "ap": scores.ap, "recall": scores.recall_at}
-            append_row(out / LOG, row)
+            append_row(out / LOG, row, COLUMNS)
             validated, logged, since = int(progress * config.validations), time.monotonic(), []
         if time.monotonic() - saved > config.checkpoint_seconds:
             trainer.save()
@@ -200,19 +203,3 @@ def train(
         trainer.state["scores"] = asdict(validate(trainer.ema.net, check, config.device))
         log.info("last average on %d validation chips: %s", len(check), trainer.state["scores"])
     return trainer.ema.net, trainer.state
-
-
-def progress_of(config: TrainConfig, step: int, seconds: float) -> float:
-    """Part of the budget used up, 0..1 and beyond."""
-    return step / config.steps if config.steps else seconds / (60 * config.minutes)
-
-
-def append_row(path: Path, row: dict[str, float]) -> None:
-    """Add one line to the csv log, with a header if it is new, and say it."""
-    log.info(" ".join(f"{k} {row[k]:.4g}" for k in COLUMNS if k in row))
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if fresh:
-            writer.writeheader()
-        writer.writerow({k: f"{v:.6g}" for k, v in row.items()})

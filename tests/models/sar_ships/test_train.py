@@ -7,16 +7,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from kestrel.models.sar_ships.checkpoint import load_average, read_state
 from kestrel.models.sar_ships.dataset import Packed, to_tensor
 from kestrel.models.sar_ships.detect import detect
 from kestrel.models.sar_ships.loss import DetectionLoss, momentum_for
 from kestrel.models.sar_ships.metrics import evaluate
 from kestrel.models.sar_ships.network import SarShipNet
-from kestrel.models.sar_ships.schedule import Ema, apply_rates, make_optimiser, rates
+from kestrel.models.sar_ships.schedule import apply_rates, ema_decay, make_optimiser, rates
 from kestrel.models.sar_ships.train import main
-from kestrel.models.sar_ships.trainer import CHECKPOINT, TrainConfig, progress_of, train
+from kestrel.models.sar_ships.trainer import CHECKPOINT, TrainConfig, train
 from kestrel.models.task import ModelError
+from kestrel.models.training.checkpoint import load_average, read_state
+from kestrel.models.training.ema import Ema
 
 QUICK = {
     "image_size": 64,
@@ -77,7 +78,7 @@ def test_feature_only_weights_decay():
 
 def test_feature_average_has_the_ramp():
     net = torch.nn.BatchNorm1d(1)
-    ema = Ema(net)
+    ema = Ema(net, ema_decay)
     with torch.no_grad():
         net.weight.fill_(3.0)
         net.running_mean.fill_(5.0)
@@ -88,13 +89,6 @@ def test_feature_average_has_the_ramp():
     assert ema.net.running_mean.item() == pytest.approx((1 - decay) * 5)
     assert ema.net.num_batches_tracked.item() == 7
     assert not any(p.requires_grad for p in ema.net.parameters())
-
-
-@pytest.mark.parametrize(
-    ("steps", "minutes", "step", "seconds", "expected"), [(200, 60, 50, 0, 0.25), (0, 2, 50, 90, 0.75)]
-)
-def test_feature_budget_of_steps_or_minutes(steps, minutes, step, seconds, expected):
-    assert progress_of(TrainConfig(steps=steps, minutes=minutes), step, seconds) == expected
 
 
 def test_save_load_a_stopped_training_resumes_bit_for_bit(tmp_path):
@@ -171,7 +165,7 @@ def test_feature_eight_chips_are_learnt_by_heart():
         ]
     targets = torch.tensor(rows)
     net = SarShipNet().train()
-    loss_of, ema = DetectionLoss(net), Ema(net)
+    loss_of, ema = DetectionLoss(net), Ema(net, ema_decay)
     loss_of.box.momentum = momentum_for(steps)
     optimiser = make_optimiser(net, lr=0.01, momentum=0.937, decay=0.0005 / 8)
     for step in range(steps):

@@ -1,0 +1,1 @@
+"""What trainings share: state that resumes exactly, averaged weights, schedule, log."""
