@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from typing import Any
 
 from .task import Builder, ModelError
+from .trainable import Trainer
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a model's builder lives, its default's key in manifest.json ("" = none), its presets."""
+    """Where a model's builder lives, its default's key in manifest.json ("" = none), its presets.
+
+    ``trainer``: where it learns on a user's own layers, "" = nowhere.
+    """
 
     builder: str
     weights: str
     presets: tuple[str, ...]
+    trainer: str = ""
 
 
 MODELS: dict[str, Entry] = {
@@ -39,5 +45,20 @@ def entry(name: str) -> Entry:
 
 def builder(name: str) -> Builder:
     """Import and return the builder of ``name``: (params, weights, device, scene) -> Task."""
-    module, _, function = entry(name).builder.partition(":")
+    return _imported(entry(name).builder)
+
+
+def trainer(name: str) -> Trainer:
+    """Import and return what trains ``name``: (params, device) -> Training; raises ModelError for none."""
+    where = entry(name).trainer
+    if not where:
+        able = sorted(known for known, line in MODELS.items() if line.trainer)
+        raise ModelError(
+            f"The model {name!r} cannot be trained here.", f"These can: {', '.join(able) or 'none'}."
+        )
+    return _imported(where)
+
+
+def _imported(where: str) -> Any:
+    module, _, function = where.partition(":")
     return getattr(importlib.import_module(f"{__package__}.{module}"), function)
