@@ -1,4 +1,4 @@
-"""Multiply-adds of a forward pass by the convention of the paper's Table 4 (specification 07, section 3.6)."""
+"""Multiply-adds of a forward pass as the paper's Table 4 counts them (specification 07, section 3.6)."""
 
 from __future__ import annotations
 

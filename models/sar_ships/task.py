@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..device import torch_device, use_threads
 from ..scaling import scale_from
 from ..task import Card, Input, ModelError, SceneInfo, Task, Tiles
 from ..weights import Weights, check_keys, find_weights, load_into, load_weights
@@ -49,7 +49,7 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
     loaded = load_weights(*find_weights(weights, DEFAULT_WEIGHTS))
     net = build_network(loaded)
     use_threads()
-    net = net.eval().requires_grad_(False).fuse().to(_device(device))
+    net = net.eval().requires_grad_(False).fuse().to(torch_device(device))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     typed = params.get("confidence")
     confidence = CONFIDENCE if typed is None else typed
@@ -66,7 +66,7 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
         margin=0,
         shrinkable=False,
         outputs=card.classes,
-        prepare=functools.partial(prepare, device=_device(device)),
+        prepare=functools.partial(prepare, device=torch_device(device)),
         predict=functools.partial(predict, net=net, confidence=confidence),
         overlap=functools.partial(overlap_px, pixel_m=scene.pixel_m),
         model_id=loaded.model_id,
@@ -163,30 +163,6 @@ def _keep(
     low, high = torch.minimum((xy - half).clamp(min=0), limit), torch.minimum((xy + half).clamp(min=0), limit)
     boxes = torch.cat((low, high, score[kept, None], labels[kept, None].float()), dim=1)
     return boxes[(high > low).all(dim=1)].numpy()
-
-
-def use_threads() -> None:
-    """Leave one core to the GUI where there are more than two, never more threads than asked for.
-
-    On two cores one thread instead of two costs 1.77 times the time (ENGINE.md, section 5), and a
-    QGIS that waits for a child process has little to draw: there both are used. A smaller number
-    set before (OMP_NUM_THREADS) stays.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allowed = cores - 1 if cores > 2 else cores
-    torch.set_num_threads(min(torch.get_num_threads(), allowed))
-
-
-def _device(name: str) -> torch.device:
-    """Return the torch device; raises ModelError when this machine has none of that name."""
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(name, False):
-        raise ModelError(f"Device {name!r} is not available here.", "Choose DEVICE auto or cpu.")
-    return torch.device(name)
 
 
 def _warnings(card: Card) -> list[str]:

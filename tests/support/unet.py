@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from kestrel.models.sar_ships.task import use_threads
+from kestrel.models.device import use_threads
 from kestrel.models.task import Input, Scale, Task, Tiles
 from torch import Tensor, nn
 from torch.nn import functional

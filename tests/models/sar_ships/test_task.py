@@ -167,15 +167,3 @@ def test_save_load_every_head(tmp_path, head):
     assert loaded.config == net.config
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("cores", "before", "threads"), [(1, 1, 1), (2, 2, 2), (8, 8, 7), (8, 4, 4), (2, 1, 1)]
-)
-def test_feature_one_core_is_left_where_there_are_more_than_two(monkeypatch, cores, before, threads):
-    chosen = []
-    monkeypatch.setattr(task_module.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: before)
-    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    task_module.use_threads()
-    assert chosen == [threads]
