@@ -97,18 +97,9 @@ def bands_for(task: Task, scene: Scene, typed: Sequence[int], track: Track) -> S
     """
     wanted = task.inputs[0].bands
     if wanted == 3:
-        with gdal_env(), open_dataset(scene.path) as dataset:
-            if typed:
-                choice = Choice(check_typed(typed, dataset), "as BANDS says")
-            else:
-                choice = choose_rgb(dataset)
-        scene = scene.with_bands(choice.bands)
+        scene = visible_bands(scene, typed, track)
         if task.change:
             refuse_sar(scene)
-        listed = ", ".join(map(str, choice.bands))
-        track.info(f"Red, green, blue are bands {listed} of {scene.path.name} ({choice.how}).")
-        if choice.warning:
-            track.warn(choice.warning)
         return scene
     bands = tuple(typed) or tuple(range(1, wanted + 1))
     if len(bands) != wanted:
@@ -116,6 +107,29 @@ def bands_for(task: Task, scene: Scene, typed: Sequence[int], track: Track) -> S
         hint = "Choose one BAND." if wanted == 1 else "Choose other BANDS."
         raise EngineError("parameter", f"{needed} needed, not {len(bands)}.", hint)
     return scene.with_bands(bands)
+
+
+def visible_bands(scene: Scene, typed: Sequence[int], track: Track) -> Scene:
+    """Return the scene with red, green and blue chosen, as typed or automatically; logs the choice.
+
+    Raises EngineError where the raster has no such bands.
+    """
+    with gdal_env(), open_dataset(scene.path) as dataset:
+        if typed:
+            choice = Choice(check_typed(typed, dataset), "as BANDS says")
+        else:
+            choice = choose_rgb(dataset)
+    listed = ", ".join(map(str, choice.bands))
+    track.info(f"Red, green, blue are bands {listed} of {scene.path.name} ({choice.how}).")
+    if choice.warning:
+        track.warn(choice.warning)
+    return scene.with_bands(choice.bands)
+
+
+def usable_bands(scene: Scene) -> int:
+    """Return how many bands a raster has besides alpha; raises EngineError for fewer than three."""
+    with gdal_env(), open_dataset(scene.path) as dataset:
+        return len(_usable(dataset))
 
 
 def refuse_sar(scene: Scene, statistics: Sequence[Statistics | None] = ()) -> None:

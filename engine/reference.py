@@ -28,6 +28,23 @@ REACH_PX = 3
 PLANE = CRS.from_epsg(3857)
 
 
+@dataclass(frozen=True)
+class Words:
+    """What messages call the two rasters: the reference's parameter, the scene, and how to do without."""
+
+    label: str = "REFERENCE"
+    target: str = "the output"
+    otherwise: str = ", or leave REFERENCE empty"
+
+    @property
+    def noun(self) -> str:
+        """Return what notes call the reference at the start of a sentence."""
+        return "The reference" if self.label == "REFERENCE" else self.label
+
+
+REFERENCE = Words()
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """A reference that fits its scene.
@@ -57,6 +74,7 @@ def check_reference(
     path: str,
     bands: Sequence[int] = (),
     rect: tuple[int, int, int, int] | None = None,
+    words: Words = REFERENCE,
 ) -> Reference:
     """Return the reference ready to be read; call before any tile runs.
 
@@ -65,9 +83,9 @@ def check_reference(
     pixels, None = all. Raises EngineError when bands are missing, values have another scale, its place
     is not known or it does not overlap the output.
     """
-    clear, notes = _open(scene, path, bands)
-    _check_places(scene, clear)
-    gains, offsets, more = _units(scene, clear)
+    clear, notes = _open(scene, path, bands, words)
+    _check_places(scene, clear, words)
+    gains, offsets, more = _units(scene, clear, words)
     notes += more
     move = ~clear.georef.affine * scene.georef.affine
     size = max(scene.width, scene.height)
@@ -81,19 +99,19 @@ def check_reference(
     if shapely.area(shapely.intersection(footprint, outline)) == 0:
         raise EngineError(
             "parameter",
-            f"REFERENCE {clear.path.name} does not overlap the output.",
+            f"{words.label} {clear.path.name} does not overlap {words.target}.",
             "Choose a raster of the same ground, or check its CRS.",
         )
     if shift is not None and max(map(abs, shift)) >= SAME_PX:
         offset = None
-        notes += (f"The reference lies {shift[0]:.2f}, {shift[1]:.2f} pixels beside the output's grid.",)
+        notes += (f"{words.noun} lies {shift[0]:.2f}, {shift[1]:.2f} pixels beside {words.target}'s grid.",)
     if offset is not None and _under(clear, offset, (row, col, height, width)) is None:
         offset = shift = None  # it overlaps, so its longitudes are a turn apart: the warper knows that
     # around the Earth a degree raster has its footprint several times
     area = max(map(shapely.area, shapely.get_parts(footprint)))
     finer = (clear.width * clear.height / area) ** 0.5
     if offset is None:
-        notes += ("The reference was resampled (bilinear) to the output's grid.",)
+        notes += (f"{words.noun} was resampled (bilinear) to {words.target}'s grid.",)
     return Reference(clear, offset, shift, finer, gains, offsets, notes)
 
 
@@ -201,7 +219,7 @@ def _same_crs(one: Georef, other: Georef) -> bool:
     return bool(one.crs.equals(other.crs, ignore_axis_order=True))
 
 
-def _open(scene: Scene, path: str, bands: Sequence[int]) -> tuple[Scene, tuple[str, ...]]:
+def _open(scene: Scene, path: str, bands: Sequence[int], words: Words) -> tuple[Scene, tuple[str, ...]]:
     """Return the reference with its bands chosen, and notes on the choice."""
     clear = open_scene(path, 1)
     notes: tuple[str, ...] = ()
@@ -212,24 +230,24 @@ def _open(scene: Scene, path: str, bands: Sequence[int]) -> tuple[Scene, tuple[s
                 bands, notes = choice.bands, (choice.warning,) if choice.warning else ()
         clear = clear.with_bands(bands)
     except EngineError as error:
-        raise EngineError(error.code, f"REFERENCE: {error.message}", error.hint) from None
+        raise EngineError(error.code, f"{words.label}: {error.message}", error.hint) from None
     if len(bands) != len(scene.bands):
         raise EngineError(
             "parameter",
-            f"{len(bands)} bands of REFERENCE {clear.path.name} cannot be compared with {len(scene.bands)} "
-            f"of {scene.path.name}.",
+            f"{len(bands)} bands of {words.label} {clear.path.name} cannot be compared with "
+            f"{len(scene.bands)} of {scene.path.name}.",
             "Choose the same number of bands.",
         )
     return clear, notes
 
 
-def _check_places(scene: Scene, clear: Scene) -> None:
+def _check_places(scene: Scene, clear: Scene, words: Words) -> None:
     for which in (scene, clear):
         if which.georef.kind in ("gcp", "rpc"):
             raise EngineError(
                 "input",
                 f"{which.path.name} is placed by control points or RPC only, so it cannot be compared.",
-                "Warp it first, or leave REFERENCE empty.",
+                f"Warp it first{words.otherwise}.",
             )
     with_crs = [which.path.name for which in (scene, clear) if which.georef.crs is not None]
     without = [which.path.name for which in (scene, clear) if which.georef.crs is None]
@@ -237,19 +255,22 @@ def _check_places(scene: Scene, clear: Scene) -> None:
         raise EngineError(
             "input",
             f"{without[0]} has no CRS, but {with_crs[0]} has one, so they cannot be laid on each other.",
-            "Assign a CRS to both, or leave REFERENCE empty.",
+            f"Assign a CRS to both{words.otherwise}.",
         )
     bare = [which.georef.kind == "none" for which in (scene, clear)]
     if any(bare) and (bare[0] != bare[1] or (scene.width, scene.height) != (clear.width, clear.height)):
         raise EngineError(
             "input",
-            f"REFERENCE {clear.path.name} has {clear.width} x {clear.height} pixels and {scene.path.name} "
-            f"{scene.width} x {scene.height}, and without georeference they cannot be laid on each other.",
-            "Choose a reference of the same size, or georeference both.",
+            f"{words.label} {clear.path.name} has {clear.width} x {clear.height} pixels and "
+            f"{scene.path.name} {scene.width} x {scene.height}, and without georeference they cannot be laid "
+            "on each other.",
+            "Choose rasters of the same size, or georeference both.",
         )
 
 
-def _units(scene: Scene, clear: Scene) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
+def _units(
+    scene: Scene, clear: Scene, words: Words
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
     """Return (gains, offsets, notes) that bring the reference's raw values to the scene's.
 
     Equal data types have equal units; else scale and offset tags must tell the physical value.
@@ -263,13 +284,14 @@ def _units(scene: Scene, clear: Scene) -> tuple[tuple[float, ...], tuple[float, 
         names = ["/".join(sorted({str(w.dtypes[b - 1]) for b in w.bands})) for w in (scene, clear)]
         raise EngineError(
             "input",
-            f"REFERENCE {clear.path.name} is {names[1]} and {scene.path.name} is {names[0]}, and no scale "
-            "tags tell how their values relate.",
-            f"Convert the reference to {names[0]} in the same units first.",
+            f"{words.label} {clear.path.name} is {names[1]} and {scene.path.name} is {names[0]}, and no "
+            "scale tags tell how their values relate.",
+            f"Convert {words.label} to {names[0]} in the same units first.",
         )
     gains = tuple(theirs[0] / mine[0] for mine, theirs in zip(*tags, strict=True))
     offsets = tuple((theirs[1] - mine[1]) / mine[0] for mine, theirs in zip(*tags, strict=True))
-    return gains, offsets, ("The reference's values were brought to the input's by their scale tags.",)
+    note = f"{words.noun}'s values were brought to those of {scene.path.name} by their scale tags."
+    return gains, offsets, (note,)
 
 
 def _kind(dtype: np.dtype) -> str:
