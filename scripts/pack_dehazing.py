@@ -31,7 +31,7 @@ LOG = logging.getLogger("pack_dehazing")
 #: Of the 15 scenes of a class and scale block the last by number: neighbours by number stay together.
 HELD_OUT_EACH = 2
 #: Scenes that show the same ground, most at two scales. They all train, so that nothing measured was seen.
-SAME_PLACE = (("g025", "g102"),)
+SAME_PLACE: tuple[tuple[str, ...], ...] = ()
 
 
 def data_folder() -> Path:

@@ -6,7 +6,7 @@ is resampled: crops are cut at the images' own pixels, turned and mirrored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +164,7 @@ class Sampler:
         return cut
 
 
-def batches(sampler: Sampler, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(sampler: Sampler, first: int = 0) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Endless batches from number ``first`` on, made one ahead in a thread."""
     with ThreadPoolExecutor(1) as pool:
         step = first
