@@ -214,12 +214,15 @@ class KestrelAlgorithm(QgsProcessingAlgorithm):
         kinds = [QgsProcessing.SourceType.TypeVectorPolygon]
         self.add(QgsProcessingParameterFeatureSource(name, self.label(name), kinds, optional=True))
 
-    def add_weights(self, name: str) -> None:
-        """Add the optional weights, a name or a file."""
+    def add_weights(self, name: str, model: str, *, advanced: bool = True) -> None:
+        """Add the optional weights: a name or a file; the dialog offers the released ones of ``model``."""
         definition = QgsProcessingParameterFile(name, self.label(name), optional=True)
         # the default filter (*.*) refuses every value without a dot, that is: names
         definition.setFileFilter(tr("All files (*)"))
-        self.add(definition, advanced=True)
+        # by its path, so that without a dialog nothing of QGIS's GUI is imported
+        widget = f"{__package__.rpartition('.')[0]}.plugin.weights_widget.WeightsWidget"
+        definition.setMetadata({"widget_wrapper": {"class": widget, "model": model}})
+        self.add(definition, advanced=advanced)
 
     def add_polygon_sink(self, name: str) -> None:
         """Add the polygon output."""

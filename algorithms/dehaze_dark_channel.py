@@ -85,9 +85,11 @@ class DehazeDarkChannel(RasterAlgorithm):
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
         """Add the parameters in the order of the dialog."""
         self.add_inputs()
+        self.add_stretch_and_area()
         self.add_number(PATCH, 15, 1, LARGEST_PATCH, advanced=True)
         self.add_number(OMEGA, 0.95, 0.0, 1.0, decimals=3, advanced=True)
-        self.add_strength_and_tiles(512)
+        self.add_strength()
+        self.add_tiles(512)
         self.add_flag(COG, advanced=True)
         self.add_outputs()
 

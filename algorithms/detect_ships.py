@@ -7,44 +7,32 @@ from typing import Any
 from qgis.core import QgsProcessingContext
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
-from ..plugin import settings
 from ..plugin.texts import tr
-from ..plugin.weight_files import for_worker, shipped, weights_problem
 from .box_texts import SHARED_TEXTS
 from .boxes import BoxAlgorithm
+from .networks import BATCH, LARGEST_BATCH, NETWORK_TEXTS, WEIGHTS, NetworkChecks
 
-WEIGHTS = "WEIGHTS"
 CONFIDENCE = "CONFIDENCE"
 NMS_IOU = "NMS_IOU"
 TILE = "TILE"
 OVERLAP = "OVERLAP"
-BATCH = "BATCH"
-DEVICE = "DEVICE"
 
 #: The network halves the image six times, so a tile must be a multiple of 2 to the 6.
 STRIDE = 64
 #: Above this one tile alone needs several gigabytes.
 LARGEST_TILE = 8192
 
-#: The key of the shipped default in resources/weights/manifest.json.
-DEFAULT_WEIGHTS = "sar_ships"
 
-
-class DetectShips(BoxAlgorithm):
+class DetectShips(NetworkChecks, BoxAlgorithm):
     """Detection by YOLOv5 with shuffle attention, context decoupled head and Wise-IoU."""
 
     NAME = "detectships"
     MODEL = "sar_ships"
+    DEFAULT_WEIGHTS = "sar_ships"
     ICON = "ships.svg"
     TEXTS = {  # noqa: RUF012 (never changed)
         **SHARED_TEXTS,
-        WEIGHTS: (
-            QT_TRANSLATE_NOOP("Kestrel", "Weights"),
-            QT_TRANSLATE_NOOP(
-                "Kestrel",
-                "Empty for the shipped ones, the name of installed ones, or a .safetensors file of your own.",
-            ),
-        ),
+        **NETWORK_TEXTS,
         CONFIDENCE: (
             QT_TRANSLATE_NOOP("Kestrel", "Confidence"),
             QT_TRANSLATE_NOOP(
@@ -76,17 +64,6 @@ class DetectShips(BoxAlgorithm):
                 "overlap is joined from its pieces.",
             ),
         ),
-        BATCH: (
-            QT_TRANSLATE_NOOP("Kestrel", "Tiles at a time"),
-            QT_TRANSLATE_NOOP("Kestrel", "0 = automatic: one on a CPU, by free memory on a GPU."),
-        ),
-        DEVICE: (
-            QT_TRANSLATE_NOOP("Kestrel", "Device"),
-            QT_TRANSLATE_NOOP(
-                "Kestrel",
-                "auto takes what the QGIS setting kestrel/device names, else a GPU that works, else the CPU.",
-            ),
-        ),
     }
 
     def displayName(self) -> str:
@@ -108,7 +85,7 @@ class DetectShips(BoxAlgorithm):
         return [
             ("", [self.shortDescription(), *_what()]),
             (tr("Output"), self.output_help()),
-            (tr("Limits"), [*_limits(), _weights_note()]),
+            (tr("Limits"), [*_limits(), self.weights_note()]),
             (tr("Licence of the weights"), _licence()),
             (
                 tr("Citation"),
@@ -122,14 +99,13 @@ class DetectShips(BoxAlgorithm):
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
         """Add the parameters in the order of the dialog."""
         self.add_inputs()
-        self.add_weights(WEIGHTS)
+        self.add_weights(WEIGHTS, self.DEFAULT_WEIGHTS)
         self.add_number(CONFIDENCE, 0.25, 0.0, 1.0, decimals=3)
         self.add_number(NMS_IOU, 0.45, 0.0, 1.0, decimals=3, advanced=True)
         self.add_number(TILE, 640, STRIDE, LARGEST_TILE, advanced=True)
         self.add_number(OVERLAP, 0, 0, advanced=True)
         self.add_lengths()
-        self.add_number(BATCH, 0, 0, advanced=True)
-        self.add_choice(DEVICE, settings.DEVICES, "auto", advanced=True)
+        self.add_batch_and_device()
         self.add_outputs()
 
     def own_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
@@ -138,7 +114,7 @@ class DetectShips(BoxAlgorithm):
             (CONFIDENCE, 0, 1),
             (NMS_IOU, 0, 1),
             (TILE, STRIDE, LARGEST_TILE),
-            (BATCH, 0, 4096),
+            (BATCH, 0, LARGEST_BATCH),
         ):
             problem = self.out_of_range(parameters, name, low, high, context)
             if problem:
@@ -154,25 +130,18 @@ class DetectShips(BoxAlgorithm):
             return tr("OVERLAP is {overlap}; it must be less than TILE ({tile}), 0 = automatic.").format(
                 overlap=overlap, tile=tile
             )
-        return weights_problem(self.parameterAsString(parameters, WEIGHTS, context), DEFAULT_WEIGHTS, WEIGHTS)
+        return self.network_problem(parameters, context)
 
     def own_params(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
         """Return the network's params; 0 = automatic is left out."""
         params: dict[str, Any] = {
-            "weights": for_worker(self.parameterAsString(parameters, WEIGHTS, context)),
+            **self.network_params(parameters, context),
             "confidence": self.number(parameters, CONFIDENCE, context),
             "nms_iou": self.number(parameters, NMS_IOU, context),
             "tile": self.parameterAsInt(parameters, TILE, context),
         }
-        for name in (OVERLAP, BATCH):
-            if self.parameterAsInt(parameters, name, context):
-                params[name.lower()] = self.parameterAsInt(parameters, name, context)
-        return params
-
-    def device(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
-        """Return the device as chosen; ``auto`` is what the setting kestrel/device says."""
-        chosen = self.parameterAsString(parameters, DEVICE, context)
-        return settings.device() if chosen == "auto" else chosen
+        overlap = self.parameterAsInt(parameters, OVERLAP, context)
+        return {**params, "overlap": overlap} if overlap else params
 
 
 def _what() -> list[str]:
@@ -193,13 +162,6 @@ def _limits() -> list[str]:
             "give a land mask. Complex (SLC) data must be converted to amplitude or intensity first."
         )
     ]
-
-
-def _weights_note() -> str:
-    """Return what the shipped weights' card says of itself."""
-    card = shipped().get(DEFAULT_WEIGHTS, {}).get("card", {})
-    limits = card.get("limits", "") if isinstance(card, dict) else ""
-    return tr("Shipped weights: {limits}").format(limits=limits or tr("see their model card."))
 
 
 def _licence() -> list[str]:

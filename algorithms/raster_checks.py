@@ -39,6 +39,10 @@ class RasterChecks(RasterReadings):
     STRIDE: ClassVar[int] = 1
     #: Below, nearly all of a tile is overlap; above, one tile alone needs several gigabytes.
     TILES: ClassVar[tuple[int, int]] = (64, 16384)
+    #: A smaller overlap that was typed is refused; 0 is automatic and always allowed.
+    LEAST_OVERLAP: ClassVar[int] = 0
+    #: A raster with a shorter side is refused.
+    LEAST_SIDE: ClassVar[int] = 1
 
     def group(self) -> str:
         """Return the toolbox group."""
@@ -70,20 +74,26 @@ class RasterChecks(RasterReadings):
     # --- parameters ------------------------------------------------------------------------------
 
     def add_inputs(self) -> None:
-        """Add what is read, how it is stretched, and where."""
+        """Add what is read."""
         self.add_raster(INPUT)
         self.add_bands(BANDS, INPUT)
         self.add_choice(OTHER_BANDS, (COPY, DROP), COPY)
+
+    def add_stretch_and_area(self) -> None:
+        """Add how values are stretched, and where."""
         self.add_text(STRETCH_MIN, advanced=True)
         self.add_text(STRETCH_MAX, advanced=True)
         self.add_extent(EXTENT)
         self.add_polygons(AOI)
 
-    def add_strength_and_tiles(self, tile: int) -> None:
-        """Add how much of the change is applied, and the tiles; ``tile`` is the default in pixels."""
+    def add_strength(self) -> None:
+        """Add how much of the change is applied."""
         self.add_number(STRENGTH, 1.0, 0.0, 1.0, decimals=3)
+
+    def add_tiles(self, tile: int, overlap: int = 0) -> None:
+        """Add the tiles with their defaults in pixels; an overlap of 0 is automatic."""
         self.add_number(TILE, tile, *self.TILES, advanced=True)
-        self.add_number(OVERLAP, 0, 0, advanced=True)
+        self.add_number(OVERLAP, overlap, 0, advanced=True)
 
     def add_outputs(self) -> None:
         """Add the reference and all outputs."""
@@ -100,6 +110,7 @@ class RasterChecks(RasterReadings):
         return (
             self._bands_problem(layer, facts, parameters, context)
             or _georeference_problem(INPUT, layer, facts)
+            or self._size_problem(layer, facts)
             or self._number_problem(parameters, context)
             or self._stretch_problem(parameters, context)
             or self.extent_problem(parameters, context)
@@ -139,6 +150,13 @@ class RasterChecks(RasterReadings):
                 )
         return None
 
+    def _size_problem(self, layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
+        if min(facts.size) >= self.LEAST_SIDE:
+            return None
+        return tr(
+            "INPUT: {name} has {width} x {height} pixels, but at least {side} x {side} are needed."
+        ).format(name=layer.name(), width=facts.size[0], height=facts.size[1], side=self.LEAST_SIDE)
+
     def _number_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
         low, high = self.TILES
         problem = self.out_of_range(parameters, STRENGTH, 0.0, 1.0, context) or self.out_of_range(
@@ -156,6 +174,10 @@ class RasterChecks(RasterReadings):
         if not 0 <= overlap < tile:
             return tr("OVERLAP is {overlap:g}; it must be less than TILE ({tile}), 0 = automatic.").format(
                 overlap=overlap, tile=tile
+            )
+        if 0 < overlap < self.LEAST_OVERLAP:
+            return tr("OVERLAP is {overlap:g}; it must be at least {least}, or 0 = automatic.").format(
+                overlap=overlap, least=self.LEAST_OVERLAP
             )
         return None
 

@@ -33,10 +33,11 @@ class KestrelProvider(QgsProcessingProvider):
 
     def loadAlgorithms(self) -> None:
         """Add every algorithm; QGIS calls this whenever it refreshes the provider."""
+        from ..algorithms.dehaze import Dehaze
         from ..algorithms.dehaze_dark_channel import DehazeDarkChannel
         from ..algorithms.detect_ships import DetectShips
         from ..algorithms.detect_ships_cfar import DetectShipsCfar
         from ..algorithms.runtime_status import RuntimeStatus
 
-        for algorithm in (DetectShips, DetectShipsCfar, DehazeDarkChannel, RuntimeStatus):
+        for algorithm in (DetectShips, DetectShipsCfar, Dehaze, DehazeDarkChannel, RuntimeStatus):
             self.addAlgorithm(algorithm())
