@@ -29,6 +29,7 @@ class Entry:
 MODELS: dict[str, Entry] = {
     "sar_ships": Entry("sar_ships.task:build", "sar_ships", ("paper",)),
     "cfar": Entry("classical.cfar:build", "", ()),
+    "dehazing": Entry("dehazing.task:build", "dehazing", ("small", "paper")),
     "dark_channel": Entry("classical.dark_channel:build", "", ()),
 }
 

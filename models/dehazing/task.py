@@ -1,0 +1,179 @@
+"""DWTMA-Net as a Task: checked weights become a network, hazy tiles become clear ones.
+
+Specification 07, sections 5 and 10. The network sees a tile as a whole (channel means, Fourier
+transform), so a pixel's result depends on the tile's size: one TILE for the raster, no margin, the
+engine blends over the overlap.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..device import torch_device, use_threads
+from ..scaling import stretch_from
+from ..task import Card, Input, ModelError, SceneInfo, Task, Tiles
+from ..weights import Weights, check_keys, find_weights, load_into, load_weights
+from .network import DWTMANet
+
+#: The manifest's key of the shipped default.
+DEFAULT_WEIGHTS = "dehazing"
+OVERLAP = 64
+#: H and W are multiples of this (network.py).
+MULTIPLE = 8
+#: Above this one tile alone needs several gigabytes.
+LARGEST_TILE = 1024
+#: A raster below has too little around each pixel for statistics over it to mean anything.
+SMALLEST_SIDE = 64
+HINT = "Choose weights made for dehazing."
+NOT_REFLECTANCE = (
+    "Dehazed values are for the eye: they are not reflectance, do not compute indices from them."
+)
+
+#: Limits of what a card may ask for, each several times the paper's: they decide how much is built
+#: before any comparison with the file is possible. The network checks everything else itself.
+_LARGEST = {
+    "widths": 256,
+    "depths": 16,
+    "dw_kernel": 31,
+    "wdm_kernel": 7,
+    "fam_layers": 4,
+    "expansion": 8,
+    "ca_reduction": 64,
+}
+
+
+def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo) -> Task:
+    """Load the weights and return the Task; raises ModelError in one sentence.
+
+    ``params``: ``stretch_min``, ``stretch_max``, ``tile``; missing = default. ``weights``: the
+    parameter WEIGHTS as typed. ``device``: ``cpu``, ``cuda`` or ``mps``.
+    """
+    if min(scene.width, scene.height) < SMALLEST_SIDE:
+        raise ModelError(
+            f"The raster is {scene.width} x {scene.height} pixels; "
+            f"dehazing needs at least {SMALLEST_SIDE} along each side."
+        )
+    scale = stretch_from(params)
+    loaded = load_weights(*find_weights(weights, DEFAULT_WEIGHTS))
+    net = build_network(loaded)
+    card = loaded.card
+    warnings = [NOT_REFLECTANCE, *_tile_warnings(params.get("tile"), card), *_card_warnings(card)]
+    use_threads()
+    target = torch_device(device)
+    net = net.eval().requires_grad_(False).to(target)
+    return Task(
+        name="dehazing",
+        inputs=(Input("image", bands=3, gsd=card.gsd, scale=scale, fill="nearest", pad="reflect"),),
+        kind="raster",
+        tile=card.tile,
+        multiple=MULTIPLE,
+        margin=0,
+        shrinkable=False,
+        outputs=("red (stretched, 0 to 1)", "green (stretched, 0 to 1)", "blue (stretched, 0 to 1)"),
+        prepare=functools.partial(prepare, device=target),
+        predict=functools.partial(predict, net=net),
+        overlap=lambda tile: OVERLAP,
+        change=True,
+        model_id=loaded.model_id,
+        notes={
+            "weights": card.name,
+            "version": card.version,
+            "sha256": loaded.sha256,
+            "status": card.status,
+            "file": str(loaded.path),
+            "warnings": warnings,
+        },
+    )
+
+
+def build_network(weights: Weights) -> DWTMANet:
+    """Return the network the card describes, filled with the file's tensors; raises ModelError.
+
+    Names and shapes are compared on torch's meta device first, so that a card asking for a huge
+    network allocates nothing.
+    """
+    name = weights.path.name
+    config = network_config(weights.card, name)
+    try:
+        with torch.device("meta"):
+            sketch = DWTMANet(**config)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{name} describes a network that cannot be built: {error}.", HINT) from None
+    check_keys(weights.tensors, sketch, name)
+    net = DWTMANet(**config)
+    load_into(net, weights)
+    return net
+
+
+def network_config(card: Card, name: str) -> dict[str, Any]:
+    """Return the card's network arguments, checked as far as their size goes; raises ModelError."""
+    config = card.extra.get("config")
+    if not isinstance(config, Mapping):
+        raise ModelError(f"{name} ({card.name}) removes no haze: its card has no network settings.", HINT)
+    for key, largest in _LARGEST.items():
+        value = config.get(key, 1)
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, bool) or not isinstance(each, int) or not 0 <= each <= largest:
+                raise ModelError(
+                    f"{name} asks for a network of {key} {str(value)[:40]}; at most {largest}.", HINT
+                )
+    if card.bands != 3:
+        raise ModelError(f"{name} wants {card.bands} bands; dehazing reads three.", HINT)
+    if card.tile % MULTIPLE or not SMALLEST_SIDE <= card.tile <= LARGEST_TILE:
+        raise ModelError(
+            f"{name} was made for tiles of {card.tile} pixels; "
+            f"dehazing takes multiples of {MULTIPLE} from {SMALLEST_SIDE} to {LARGEST_TILE}.",
+            HINT,
+        )
+    return dict(config)
+
+
+def prepare(tiles: Tiles, *, device: torch.device) -> Tensor:
+    """Return (B, 3, T, T) float32 in 0..1 on the device."""
+    return torch.from_numpy(np.ascontiguousarray(tiles.images["image"], dtype=np.float32)).to(device)
+
+
+def predict(images: Tensor, *, net: DWTMANet) -> list[np.ndarray]:
+    """Return each tile without haze, float32 (3, T, T) in 0..1.
+
+    The network works in -1..1 and its answer is cut to that. What it adds is added to the tile as it
+    came, so that a pixel that is left alone stays exact.
+    """
+    return list(restore(images, net).cpu().numpy())
+
+
+@torch.inference_mode()
+def restore(images: Tensor, net: DWTMANet) -> Tensor:
+    """(B, 3, H, W) in 0..1 -> the same without haze; H and W multiples of 8, the network in eval mode."""
+    hazy = 2 * images - 1
+    change = net(hazy).clamp_(-1, 1).sub_(hazy)
+    return change.mul_(0.5).add_(images).contiguous()
+
+
+def _tile_warnings(typed: Any, card: Card) -> list[str]:
+    """Refuse a TILE that the network cannot take, warn of one that it was not measured with."""
+    if not typed:
+        return []
+    if isinstance(typed, bool) or not isinstance(typed, int | float) or typed % MULTIPLE:
+        raise ModelError(f"TILE is {typed!r}, it must be a multiple of {MULTIPLE}, such as {card.tile}.")
+    if not SMALLEST_SIDE <= typed <= LARGEST_TILE:
+        raise ModelError(f"TILE is {typed:g}, it must be from {SMALLEST_SIDE} to {LARGEST_TILE} pixels.")
+    if typed == card.tile:
+        return []
+    return [
+        f"The weights {card.name} were measured with tiles of {card.tile} pixels, not {typed:g}: "
+        "the network takes statistics over a tile, so tones can differ."
+    ]
+
+
+def _card_warnings(card: Card) -> list[str]:
+    """Return what a user should know of these weights before trusting the result."""
+    if card.status == "preliminary":
+        return [f"The weights {card.name} {card.version} are preliminary: {card.limits}".rstrip(": ")]
+    return []
