@@ -134,8 +134,8 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Part of the budget used up, 0..1 and beyond."""
-        config = self.config
-        return progress_of(self.step, self.seconds, steps=config.steps, minutes=config.minutes)
+        minutes = 0.0 if self.config.steps else self.config.minutes
+        return progress_of(self.step, self.seconds, steps=self.config.steps, minutes=minutes)
 
     def learn(self, images: Tensor, targets: Tensor, progress: float) -> dict[str, float]:
         """Do one step at ``progress`` of the schedule; returns the loss and its parts for the log."""

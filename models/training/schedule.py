@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 
-def progress_of(step: int, seconds: float, *, steps: int, minutes: float) -> float:
-    """Part of the budget used up, 0..1 and beyond: of ``steps`` if given (not 0), else of ``minutes``.
+def progress_of(step: int, seconds: float, *, steps: int = 0, minutes: float = 0.0) -> float:
+    """Part of the budget used up, 0..1 and beyond; with both limits, that of the one further on.
 
-    Only a budget of steps repeats bit for bit: how far minutes reach depends on the machine.
+    0 is no limit. Only a run that its steps ended repeats bit for bit: how far minutes reach depends
+    on the machine.
     """
-    return step / steps if steps else seconds / (60 * minutes)
+    if not (steps or minutes):
+        raise ValueError("a training needs a budget of steps or minutes")
+    return max(step / steps if steps else 0.0, seconds / (60 * minutes) if minutes else 0.0)
 
 
 def cosine_rate(step: int, progress: float, *, lr: float, warmup: int) -> float:

@@ -14,7 +14,7 @@ from kestrel.models.training.checkpoint import (
     save_checkpoint,
 )
 from kestrel.models.training.ema import Ema, scaled_decay
-from kestrel.models.training.log import append_row, read_rows
+from kestrel.models.training.log import append_row, keep_rows, read_rows
 from kestrel.models.training.schedule import cosine_rate, progress_of
 
 OPTIMISERS = {
@@ -126,10 +126,16 @@ def test_feature_average_of_weights_and_statistics():
 
 
 @pytest.mark.parametrize(
-    ("steps", "minutes", "step", "seconds", "expected"), [(200, 60, 50, 0, 0.25), (0, 2, 50, 90, 0.75)]
+    ("steps", "minutes", "step", "seconds", "expected"),
+    [(200, 0, 50, 9999, 0.25), (0, 2, 50, 90, 0.75), (200, 2, 50, 90, 0.75), (200, 2, 180, 90, 0.9)],
 )
 def test_feature_budget_of_steps_or_minutes(steps, minutes, step, seconds, expected):
     assert progress_of(step, seconds, steps=steps, minutes=minutes) == expected
+
+
+def test_exception_no_budget():
+    with pytest.raises(ValueError, match="steps or minutes"):
+        progress_of(1, 1.0)
 
 
 def test_feature_cosine_with_warm_up():
@@ -147,5 +153,7 @@ def test_save_load_log_with_gaps(tmp_path):
     append_row(path, {"step": 10, "loss": 0.25}, columns)
     append_row(path, {"step": 20, "loss": 0.125, "psnr": 21.5}, columns)
     assert read_rows(path) == [{"step": 10, "loss": 0.25}, {"step": 20, "loss": 0.125, "psnr": 21.5}]
+    keep_rows(path, 15, columns)
+    assert read_rows(path) == [{"step": 10, "loss": 0.25}]
     with path.open(encoding="utf-8") as file:
         assert next(csv.reader(file)) == list(columns)
