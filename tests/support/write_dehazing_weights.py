@@ -1,4 +1,4 @@
-"""``python write_dehazing_weights.py PATH [DARKER]``: write a tiny network for dehazing (torch stays out of QGIS).
+"""``python write_dehazing_weights.py PATH [DARKER]``: write a tiny dehazing network (no torch inside QGIS).
 
 Without DARKER the numbers are random. With it the network is the simplest there is: every value less
 DARKER, a share of the stretch, whatever the tile.
