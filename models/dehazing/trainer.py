@@ -29,7 +29,7 @@ from .data import Pairs, Sampler, batches, unit
 from .loss import LAMBDA, loss_terms
 from .metrics import psnr
 from .network import PRESETS, DWTMANet
-from .restore import restore_image
+from .restore import restore
 from .simulate import rounded
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -273,7 +273,7 @@ def mean_psnr(net: DWTMANet | None, pairs: Pairs) -> float:
     """Mean PSNR in dB of the restored pairs, of 8-bit counts; without a network that of the hazy ones."""
     found = []
     for hazy, clear in zip(pairs.hazy, pairs.clear, strict=True):
-        image = unit(hazy) if net is None else rounded(restore_image(net, unit(hazy)))
+        image = unit(hazy) if net is None else rounded(restore(net, unit(hazy)))
         found.append(min(psnr(image, unit(clear)), BEST_PSNR))
     return float(np.mean(found))
 

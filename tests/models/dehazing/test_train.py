@@ -11,7 +11,7 @@ from kestrel.models.dehazing.loss import LAMBDA
 from kestrel.models.dehazing.metrics import psnr
 from kestrel.models.dehazing.network import PRESETS, DWTMANet
 from kestrel.models.dehazing.recipe import fine_tunings, pretraining
-from kestrel.models.dehazing.restore import restore_image
+from kestrel.models.dehazing.restore import restore
 from kestrel.models.dehazing.train import AVERAGE, LAST, main, parse
 from kestrel.models.dehazing.trainer import (
     BEST_PSNR,
@@ -165,7 +165,7 @@ def test_shape_restored_pictures_of_any_size(size):
         net.head.weight.zero_()
         net.head.bias.zero_()
     image = np.random.default_rng(0).random((3, *size), dtype=np.float32)
-    np.testing.assert_array_equal(restore_image(net, image), image)
+    np.testing.assert_array_equal(restore(net, image), image)
 
 
 def test_save_load_weight_file_and_card(tmp_path):
@@ -263,4 +263,4 @@ def test_feature_four_pairs_are_learnt_by_heart(tmp_path):
     assert result.psnr > 30
     assert result.psnr > result.before + 8
     image = pairs.hazy[0].astype(np.float32) / 255
-    assert psnr(restore_image(result.net, image), pairs.clear[0].astype(np.float32) / 255) > 28
+    assert psnr(restore(result.net, image), pairs.clear[0].astype(np.float32) / 255) > 28
