@@ -149,8 +149,8 @@ def _what() -> list[str]:
         tr(
             "DWTMA-Net splits the picture into wavelet bands, corrects the coarse one with a small learned "
             "model of scattered light and sharpens the fine ones, and weighs pixels, channels and "
-            "frequencies by attention. The raster is read in overlapping tiles that are blended without "
-            "seams."
+            "frequencies by attention. The raster is read in overlapping tiles that are blended into "
+            "each other."
         ),
         tr(
             "Input is a raster with three visible bands, or with the false-colour bands that the weights "
