@@ -10,6 +10,7 @@ from typing import Any
 
 from ..models import registry
 from ..models.task import Builder, ModelError, SceneInfo, Task
+from ..models.trainable import Trainer
 from .bands import bands_for
 from .device import is_out_of_memory, resolve_device
 from .errors import EngineError
@@ -46,19 +47,23 @@ def run_job(
     builder: Builder | None = None,
     threads: bool = True,
     executor: Executor | None = None,
+    trainer: Trainer | None = None,
 ) -> Outcome:
-    """Run a Job of kind ``predict``.
+    """Run a Job of kind ``predict`` or ``train``.
 
-    ``builder`` replaces the registry's (tests, notebooks); ``threads=False`` reads and writes in this
-    thread, ``executor`` runs ranges of rows wherever it runs things (rasters only; ``builder`` must be
-    picklable then): the result is the same. Raises EngineError or Cancelled; then no output is left
-    behind, and a raster that was there before is still there.
+    ``builder`` and ``trainer`` replace the registry's (tests, notebooks); ``threads=False`` reads and
+    writes in this thread, ``executor`` runs ranges of rows wherever it runs things (rasters only;
+    ``builder`` must be picklable then): the result is the same. Raises EngineError or Cancelled; then no
+    output is left behind, and a file that was there before is still there.
     """
-    if job.kind != "predict":
+    if job.kind not in ("predict", "train"):
         raise EngineError("parameter", f"The engine has no Jobs of kind {job.kind!r}.")
     track = Track(events)
     try:
-        figures = _predict(job, track, builder, threads, executor)
+        if job.kind == "train":
+            figures = _train(job, track, trainer)
+        else:
+            figures = _predict(job, track, builder, threads, executor)
     except BaseException as error:
         if "boxes" in job.outputs:
             _remove(job.outputs)  # scratch files: the algorithm's guarded sink has not seen them yet
@@ -73,7 +78,7 @@ def _tell(error: BaseException) -> None:
         raise EngineError("model", error.message, error.hint) from error
     if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
         raise EngineError(
-            "memory", f"There was not enough memory ({error}).", "Choose a smaller TILE."
+            "memory", f"There was not enough memory ({error}).", "Choose a smaller TILE, CROP or BATCH."
         ) from error
 
 
@@ -90,6 +95,14 @@ def _predict(
     from .boxes_run import run_boxes  # pyogrio brings pandas: 59 MB and 0.3 s that rasters do not need
 
     return run_boxes(job, scene, region, task, device, track, threads)
+
+
+def _train(job: Job, track: Track, trainer: Trainer | None) -> dict[str, Any]:
+    with track.stage("start", 0.0):
+        prove_stack(Path(job.scratch) if job.scratch else None)
+    from .train_run import run_training  # predictions need none of it
+
+    return run_training(job, track, trainer)
 
 
 def look(job: Job, track: Track, builder: Builder | None) -> tuple[Scene, Region | None, Task, str]:

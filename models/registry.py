@@ -29,7 +29,7 @@ class Entry:
 MODELS: dict[str, Entry] = {
     "sar_ships": Entry("sar_ships.task:build", "sar_ships", ("paper",)),
     "cfar": Entry("classical.cfar:build", "", ()),
-    "dehazing": Entry("dehazing.task:build", "dehazing", ("small", "paper")),
+    "dehazing": Entry("dehazing.task:build", "dehazing", ("small", "paper"), "dehazing.user_training:build"),
     "dark_channel": Entry("classical.dark_channel:build", "", ()),
 }
 

@@ -1,0 +1,244 @@
+"""Kind ``train``: the user's layers in, a weight file and a report out.
+
+The engine opens and checks the layers, cuts crops, keeps the checkpoint's place, tells progress and puts
+the outputs in place; what learning is, only the model knows (models/trainable.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..models import registry
+from ..models.trainable import Moment, Trained, Trainer, Training
+from . import provenance
+from .checkpoints import prepare_folder
+from .crops import Cut, cut_crops
+from .device import resolve_device
+from .errors import Cancelled, EngineError
+from .events import Track
+from .heap import give_back
+from .job import Job
+from .parts import Parts
+from .reference import Reference
+from .scaling import Scaling
+from .scene import Scene
+from .train_layers import one_stretch, open_layers
+
+SUFFIX = ".safetensors"
+#: Shares of the progress bar: crops are cut until the first, learning ends at the second.
+CUT_TO, LEARNED_TO = 0.08, 0.97
+
+
+def run_training(job: Job, track: Track, trainer: Trainer | None = None) -> dict[str, Any]:
+    """Train, write the weights and the report, put both in place; return the figures of the run.
+
+    ``trainer`` replaces the registry's (tests, notebooks). A run that was cancelled or killed leaves its
+    checkpoint in KESTREL_HOME/cache/training, and the same Job again goes on from there.
+    """
+    _check_outputs(job)
+    device = resolve_device(job.device, weights=True)
+    with track.stage("model", 0.01):
+        training = (trainer or registry.trainer(job.model))(job.params, device)
+        for text in training.notes.get("warnings", ()):
+            track.warn(text)
+    with track.stage("opening", 0.02):
+        scenes, others = open_layers(job, training, track)
+    stamps = [stamp.path for scene in scenes.values() for stamp in scene.stamps]
+    with Parts(job.outputs, stamps) as parts:
+        scalings = one_stretch(training, scenes, others, track)
+        cut = _cut(training, scenes, others, scalings, track)
+        folder = prepare_folder(job, cut.crops, training.key, track)
+        with track.stage("training", CUT_TO):
+            trained = _learn(training, cut, folder, track)
+        for scene in scenes.values():
+            scene.check_unchanged()
+        with track.stage("saving", LEARNED_TO):
+            sha256, trained = _save(job, parts, training, scenes, cut, scalings, trained)
+        figures = _figures(job, device, scenes, cut, scalings, trained, sha256, track)
+        if "report" in job.outputs:
+            from .training_report import write_report  # matplotlib is slow to import
+
+            with track.stage("report", 0.98):
+                write_report(parts.path("report"), figures, trained, track.warnings)
+        track.check()
+        parts.commit()
+    shutil.rmtree(folder, ignore_errors=True)
+    return figures
+
+
+def _check_outputs(job: Job) -> None:
+    unknown = sorted(set(job.outputs) - {"weights", "report"})
+    if unknown:
+        raise EngineError("parameter", f"A training makes no output {unknown[0]!r}.")
+    if "weights" not in job.outputs:
+        raise EngineError("parameter", "The Job names no output 'weights'.")
+    name = Path(job.outputs["weights"]).name
+    if not name.lower().endswith(SUFFIX):
+        raise EngineError(
+            "output", f"OUTPUT_WEIGHTS {name} must end with {SUFFIX}.", f"Call it {name}{SUFFIX}."
+        )
+
+
+def _cut(
+    training: Training,
+    scenes: Mapping[str, Scene],
+    others: Mapping[str, Reference],
+    scalings: tuple[Scaling, ...],
+    track: Track,
+) -> Cut:
+    (first, scene), *_ = scenes.items()
+    side, least = training.crop, training.least
+    with track.stage("cutting crops", 0.04):
+        cut = cut_crops(scene, first, others, scalings, side, track, (0.04, CUT_TO))
+        give_back()
+    if len(cut) < least:
+        named = " and ".join(f"{role.upper()} {each.path.name}" for role, each in scenes.items())
+        raise EngineError(
+            "parameter",
+            f"{named} hold {len(cut)} crops of {side} x {side} pixels that are valid everywhere; at least "
+            f"{least} are needed.",
+            "Choose a smaller CROP or larger layers.",
+        )
+    scored = int(cut.crops.validation.sum())
+    track.info(
+        f"{len(cut)} crops of {side} x {side} pixels: {len(cut) - scored} to learn from and {scored} to "
+        f"validate on, in blocks of {cut.block * side} pixels; {cut.looked - len(cut)} hold invalid pixels."
+    )
+    if cut.looked < cut.lattice:
+        track.info(f"Of {cut.lattice} places {cut.looked} were looked at, spread evenly: more is not kept.")
+    return cut
+
+
+def _learn(training: Training, cut: Cut, folder: Path, track: Track) -> Trained:
+    clock = _Clock(track)
+    trained = training.learn(cut.crops, folder, clock.tell, track.cancel.is_set)
+    if trained is None or track.cancel.is_set():
+        track.info("The checkpoint is kept: the same call again goes on from there.")
+        raise Cancelled
+    return trained
+
+
+class _Clock:
+    """Passes on where the training stands, and how long the rest may take at the pace of this run."""
+
+    def __init__(self, track: Track) -> None:
+        self._track = track
+        self._start: tuple[float, int] | None = None
+
+    def tell(self, moment: Moment) -> None:
+        """Take one moment: progress, and a line at the end of each epoch."""
+        now = time.monotonic()
+        if self._start is None:
+            self._start = now, moment.done
+            if moment.done > 1:
+                self._track.info(f"Going on from step {moment.done} of {moment.total}.")
+        since, first = self._start
+        left = None
+        if moment.done > first:
+            left = (now - since) / (moment.done - first) * (moment.total - moment.done)
+        fraction = CUT_TO + (LEARNED_TO - CUT_TO) * moment.done / max(1, moment.total)
+        self._track.progress(fraction, moment.done, moment.total, "training", left)
+        if moment.row:
+            told = ", ".join(f"{name} {value:.4g}" for name, value in moment.row.items() if name != "epoch")
+            self._track.info(f"Epoch {moment.row.get('epoch', 0):g}: {told}")
+
+
+def _save(
+    job: Job,
+    parts: Parts,
+    training: Training,
+    scenes: Mapping[str, Scene],
+    cut: Cut,
+    scalings: tuple[Scaling, ...],
+    trained: Trained,
+) -> tuple[str, Trained]:
+    """Write the weight file with its whole card; return its hash and the training with that card."""
+    from ..models.weights import save_weights  # which needs torch
+
+    real = len(scenes) == len(training.inputs)
+    licence = "the layer's own, not known here"
+    data = [
+        {
+            "source": scene.path.name,
+            "role": role,
+            "licence": licence,
+            "count": len(cut),
+            "real": real,
+            "bands": list(scene.bands),
+        }
+        for role, scene in scenes.items()
+    ]
+    made = {**trained.card.extra, "stretch": [[s.low, s.high] for s in scalings], "history": trained.history}
+    card = dataclasses.replace(
+        trained.card, data=(*data, *trained.card.data), command=_command(job, scenes), extra=made
+    )
+    sha256 = save_weights(parts.path("weights"), trained.tensors, card, trained.buffers)
+    return sha256, dataclasses.replace(trained, card=card)
+
+
+def _command(job: Job, scenes: Mapping[str, Scene]) -> str:
+    """Return what was run, with layers by their names: the card may leave this computer, paths need not."""
+    typed = {role.upper(): scene.path.name for role, scene in scenes.items()}
+    (bands,) = {tuple(entry.get("bands") or ()) for entry in list(job.inputs.values())[:1]}
+    if bands:
+        typed["BANDS"] = ",".join(map(str, bands))
+    for name, value in sorted(job.params.items()):
+        if value not in (None, "", []):
+            text = ",".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
+            typed[name.upper()] = Path(text).name if name == "base_weights" else text
+    return " ".join([f"train {job.model}", *(f"{name}={value}" for name, value in typed.items())])
+
+
+def _figures(
+    job: Job,
+    device: str,
+    scenes: Mapping[str, Scene],
+    cut: Cut,
+    scalings: tuple[Scaling, ...],
+    trained: Trained,
+    sha256: str,
+    track: Track,
+) -> dict[str, Any]:
+    (first, scene), *_ = scenes.items()
+    card = trained.card
+    stretch = {
+        "mode": scalings[0].mode,
+        "low": [s.low for s in scalings],
+        "high": [s.high for s in scalings],
+        "source": scalings[0].source,
+    }
+    bands = {role: list(each.bands) for role, each in scenes.items()}
+    scored = int(cut.crops.validation.sum())
+    return {
+        "model": {
+            "name": card.name,
+            "version": card.version,
+            "sha256": sha256,
+            "id": f"{card.name}@{sha256[:12]}",
+            "notes": {"preset": card.preset, "parameters": card.parameters, "status": card.status},
+        },
+        "bands": bands[first],
+        "layers": {role: str(each.path) for role, each in scenes.items()},
+        "scaling": {**stretch, "dtype": str(scene.dtype)},
+        "stretch": stretch,
+        "crops": {
+            "learned from": len(cut) - scored,
+            "validated on": scored,
+            "side": cut.crops.images[first].shape[-1],
+            "block": cut.block * cut.crops.images[first].shape[-1],
+            "with invalid pixels": cut.looked - len(cut),
+            "looked at": cut.looked,
+            "places": cut.lattice,
+        },
+        "validation": dict(card.figures),
+        "params_used": {**job.params, "bands": bands, "device": device},
+        "inputs": [entry for each in scenes.values() for entry in provenance.inputs(each)],
+        "versions": provenance.versions(),
+        "device": device,
+        "seconds": track.seconds,
+    }
