@@ -32,6 +32,8 @@ from .train_layers import one_stretch, open_layers
 SUFFIX = ".safetensors"
 #: Shares of the progress bar: crops are cut until the first, learning ends at the second.
 CUT_TO, LEARNED_TO = 0.08, 0.97
+#: Pixels so many times finer or coarser than those learned from show the ground at another scale.
+GSD_FACTOR = 2
 
 
 def run_training(job: Job, track: Track, trainer: Trainer | None = None) -> dict[str, Any]:
@@ -55,6 +57,8 @@ def run_training(job: Job, track: Track, trainer: Trainer | None = None) -> dict
         folder = prepare_folder(job, cut.crops, training.key, track)
         with track.stage("training", CUT_TO):
             trained = _learn(training, cut, folder, track)
+        for text in trained.warnings:
+            track.warn(text)
         for scene in scenes.values():
             scene.check_unchanged()
         with track.stage("saving", LEARNED_TO):
@@ -174,8 +178,15 @@ def _save(
         for role, scene in scenes.items()
     ]
     made = {**trained.card.extra, "stretch": [[s.low, s.high] for s in scalings], "history": trained.history}
+    (first, *_) = scenes.values()
+    pixel_m = first.georef.pixel_m(first.width / 2, first.height / 2)
+    size = (pixel_m[0] * pixel_m[1]) ** 0.5 if pixel_m else 0.0
     card = dataclasses.replace(
-        trained.card, data=(*data, *trained.card.data), command=_command(job, scenes), extra=made
+        trained.card,
+        data=(*data, *trained.card.data),
+        command=_command(job, scenes),
+        gsd=(size / GSD_FACTOR, size * GSD_FACTOR) if size else trained.card.gsd,
+        extra=made,
     )
     sha256 = save_weights(parts.path("weights"), trained.tensors, card, trained.buffers)
     return sha256, dataclasses.replace(trained, card=card)

@@ -67,7 +67,8 @@ class Trained:
     the rows of all epochs, of earlier parts of a resumed training too. ``losses``, ``scores``: which of
     their columns are curves, column -> label with its unit. ``lines``: scores that are no curve, score ->
     {label: value}, such as the untreated input's. ``summary``: a table for the report, the first row its
-    header. ``notes``: what a reader of the figures must know.
+    header. ``notes``: what a reader of the figures must know. ``warnings``: what the user must know, such
+    as a result that is no better than a simple method's.
     """
 
     tensors: Mapping[str, Any]
@@ -80,6 +81,7 @@ class Trained:
     summary: Sequence[Sequence[Any]]
     examples: Sequence[Example]
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,14 @@ from ..device import torch_device, use_threads
 from ..scaling import stretch_from
 from ..task import Input, ModelError
 from ..trainable import Crops, Example, Moment, Trained, Training
+from ..training.checkpoint import read_state
 from .data import Pairs, Sampler, simulated_pairs, unit
 from .metrics import Scores, evaluate, fit_bands, interval
 from .network import PRESETS, DWTMANet
 from .restore import restore
 from .simulate import TRAIN
 from .task import MULTIPLE
-from .trainer import BEST_PSNR, Events, Progress, Result, TrainConfig, mean_psnr, train
+from .trainer import BEST_PSNR, CHECKPOINT, Events, Progress, Result, TrainConfig, mean_psnr, train
 from .weights import GSD, Start, describe, preset_of, read_start
 
 #: Below, validation has one or two crops and a batch repeats itself.
@@ -187,6 +188,7 @@ def learn(
         checkpoint_seconds=30.0,
     )
     watched = _thinned(held_out, WATCHED)
+    _drop_unreadable(folder / CHECKPOINT)
 
     def heard(now: Progress) -> None:
         row = {}
@@ -206,6 +208,15 @@ def learn(
         return None
     fitted = own or simulated_pairs(_some(clear, FITTED), TRAIN, seed=wishes.seed)
     return _finish(wishes, crops, result, fitted, _thinned(held_out, SCORED), watched)
+
+
+def _drop_unreadable(checkpoint: Path) -> None:
+    """Remove a checkpoint that is none any more: nobody could tell a toolbox to start anew."""
+    if checkpoint.exists():
+        try:
+            read_state(checkpoint)
+        except ModelError:
+            checkpoint.unlink()
 
 
 def _pairs(crops: Crops, validation: bool) -> Pairs | None:
@@ -276,6 +287,7 @@ def _finish(
         summary=_table(scores),
         examples=_examples(net, held_out, scores),
         notes=_notes(real, wishes, len(pairs), len(watched)),
+        warnings=_warnings(scores),
     )
 
 
@@ -339,6 +351,19 @@ def _notes(real: bool, wishes: Wishes, scored: int, watched: int) -> list[str]:
     if scored != watched:
         notes.append(f"The table is of {scored} crops, the curve of {watched} of them.")
     return notes
+
+
+def _warnings(scores: Mapping[str, Scores]) -> list[str]:
+    """Warn of weights that are not worth their name."""
+    after = scores["network"].psnr.mean()
+    best = max(("input", "affine of each band"), key=lambda name: scores[name].psnr.mean())
+    if after > scores[best].psnr.mean():
+        return []
+    than = "leaving the layer as it is" if best == "input" else "a plain correction of each band's colour"
+    return [
+        f"On validation crops the weights reach {after:.1f} dB, no better than {than} "
+        f"({scores[best].psnr.mean():.1f} dB): train longer, on more crops, or start from BASE_WEIGHTS."
+    ]
 
 
 def _examples(net: DWTMANet, pairs: Pairs, scores: Mapping[str, Scores]) -> list[Example]:
