@@ -19,9 +19,10 @@ FOURIER_READING = (
 )
 #: Pixel attention's bottleneck, FFA-Net's.
 PA_REDUCTION = 8
-#: Below this amplitude a phase is not trusted. Rounding leaves about 1e-7 of the features' size in
-#: every coefficient of an orthonormal float32 transform; over flat ground the amplitudes that the
-#: convolutions make up would otherwise get the phases of that rounding, different on every machine.
+#: No amplitude counts as smaller, so that below it a phase loses its weight. Rounding leaves about 1e-7
+#: of the features' size in every coefficient of an orthonormal float32 transform; over flat ground the
+#: amplitudes that the convolutions make up would otherwise get the phases of that rounding, different on
+#: every machine.
 PHASE_FLOOR = 1e-5
 
 
@@ -72,11 +73,12 @@ class FourierAttention(nn.Module):
         """(B, C, H, W) -> the same shape, before the sigmoid."""
         with _no_autocast(x.device.type):
             x = at_least_float32(x)
-            spectrum = torch.fft.rfft2(x, norm="ortho")
-            size = spectrum.abs()
-            # F / |F| without angle(), whose gradient is infinite at 0
-            spectrum = spectrum * (self.amplitude(size) / size.clamp(min=PHASE_FLOOR))
-            return torch.fft.irfft2(spectrum, s=x.shape[-2:], norm="ortho")
+            # real and imaginary parts apart: complex abs and products take a quarter more time
+            spectrum = torch.view_as_real(torch.fft.rfft2(x, norm="ortho"))
+            size = (spectrum[..., 0].square() + spectrum[..., 1].square()).clamp(min=PHASE_FLOOR**2).sqrt()
+            # the phase is F / |F|, without angle(), whose gradient is infinite at 0
+            spectrum = spectrum * (self.amplitude(size) / size).unsqueeze(-1)
+            return torch.fft.irfft2(torch.view_as_complex(spectrum), s=x.shape[-2:], norm="ortho")
 
 
 def _no_autocast(device: str) -> contextlib.AbstractContextManager[None]:
