@@ -2,7 +2,7 @@
 """Pack images for training and validating the dehazing network: ``pack_dehazing.py FOLDER``.
 
 Writes ``real.npz`` (hazy and clear uint8 (N, 3, 320, 320), number and block int64 (N,)) from hazy_pairs and
-``clear.npz`` (scenes uint8 (M, 3, 200, 200), name, split int64 (M,): 0 training, 1 validation, 2 test) from
+``clear.npz`` (scenes uint8 (M, 3, 200, 200), name, split int64 (M,): 0 training, 1 validation, 2 test, -1 none) from
 clear_optical, both in KESTREL_DATA (else ../shared/data). Nothing is resampled; haze is simulated later,
 on training's crops.
 """
@@ -30,8 +30,10 @@ from kestrel.models.dehazing.data import BLOCKS, TESTING, TRAINING, VALIDATION  
 LOG = logging.getLogger("pack_dehazing")
 #: Of the 15 scenes of a class and scale block the last by number: neighbours by number stay together.
 HELD_OUT_EACH = 2
-#: Scenes that show the same ground, most at two scales. They all train, so that nothing measured was seen.
-SAME_PLACE: tuple[tuple[str, ...], ...] = ()
+#: Scenes that show the same ground, once at half the scale and once moved: found by correlating every scene,
+#: reduced 1, 2 and 4 times, with all of its class, and by looking at the best sixty matches.
+SAME_PLACE = (("g021", "g101"), ("b087", "b088"))
+NO_PART = -1
 
 
 def data_folder() -> Path:
@@ -58,17 +60,20 @@ def blocks_of(numbers: np.ndarray) -> np.ndarray:
 def split_scenes(names: list[str], cells: list[tuple[str, str]]) -> np.ndarray:
     """Return each scene's part, int64 (M,); ``cells`` are its class and scale block.
 
-    Held out is the same share of every class and block, and no scene of SAME_PLACE.
+    Held out is the same number of every class and block, less what shows a training scene's ground:
+    that belongs to no part.
     """
-    linked = {name for group in SAME_PLACE for name in group}
     split = np.full(len(names), TRAINING, np.int64)
     members = defaultdict(list)
     for index in sorted(range(len(names)), key=lambda i: names[i]):
-        if names[index] not in linked:
-            members[cells[index]].append(index)
+        members[cells[index]].append(index)
     for indices in members.values():
         split[indices[-2 * HELD_OUT_EACH : -HELD_OUT_EACH]] = VALIDATION
         split[indices[-HELD_OUT_EACH:]] = TESTING
+    for group in SAME_PLACE:
+        linked = np.isin(names, group)
+        if len(set(split[linked])) > 1:
+            split[linked & (split != TRAINING)] = NO_PART
     return split
 
 

@@ -62,17 +62,28 @@ def test_blocks_are_consecutive_numbers_of_nearly_equal_count(pack):
     assert (np.diff(block[np.argsort(numbers)]) >= 0).all()
 
 
-def test_split_holds_out_the_same_of_every_cell_and_nothing_linked(pack):
-    names = [f"{c}{n:03d}" for c in "gh" for n in range(1, 31)] + [n for g in pack.SAME_PLACE for n in g]
-    names = sorted(set(names))
+def test_split_holds_out_the_same_of_every_class_and_block(pack):
+    names = [f"{c}{n:03d}" for c in "xy" for n in range(1, 31)]
     cells = [(name[0], str(int(name[1:]) > 15)) for name in names]
     split = pack.split_scenes(names, cells)
-    by_name = dict(zip(names, split.tolist(), strict=True))
-    assert not any(by_name[name] for group in pack.SAME_PLACE for name in group)
-    for cell in {("h", "False"), ("h", "True")}:
+    for cell in set(cells):
         inside = [s for s, c in zip(split.tolist(), cells, strict=True) if c == cell]
         assert inside == sorted(inside)  # consecutive numbers share a part
         assert np.bincount(inside).tolist() == [11, 2, 2]
+
+
+def test_no_place_is_in_two_parts(pack, monkeypatch):
+    names = [f"x{n:02d}" for n in range(15)]
+    cells = [("x", "1")] * 15
+    for group, expected in (
+        (("x00", "x14"), [0, -1]),
+        (("x01", "x02"), [0, 0]),
+        (("x11", "x14"), [-1, -1]),
+        (("x13", "x14"), [2, 2]),
+    ):
+        monkeypatch.setattr(pack, "SAME_PLACE", (group,))
+        split = pack.split_scenes(names, cells)
+        assert [int(split[names.index(name)]) for name in group] == expected
 
 
 def test_development_data_are_split_by_class_and_block(pack):
@@ -87,7 +98,7 @@ def test_development_data_are_split_by_class_and_block(pack):
     by_name = dict(zip(names, split.tolist(), strict=True))
     for group in pack.SAME_PLACE:
         assert set(group) <= set(names)
-        assert {by_name[name] for name in group} == {0}
-    for cell in set(cells):
-        counts = np.bincount([s for s, c in zip(split.tolist(), cells, strict=True) if c == cell])
-        assert counts[1:].tolist() == [2, 2]
+        assert {by_name[name] for name in group} <= {0, -1}
+    held_out = [n for n in names if by_name[n] > 0]
+    assert len(held_out) == 2 * 2 * len(set(cells)) - 1  # b088 shows b087's field
+    assert not {"g101", "g021", "b088"} & set(held_out)
