@@ -2,9 +2,9 @@
 """Pack images for training and validating the dehazing network: ``pack_dehazing.py FOLDER``.
 
 Writes ``real.npz`` (hazy and clear uint8 (N, 3, 320, 320), number and block int64 (N,)) from hazy_pairs and
-``clear.npz`` (scenes uint8 (M, 3, 200, 200), name, split int64 (M,): 0 training, 1 validation, 2 test, -1 none) from
-clear_optical, both in KESTREL_DATA (else ../shared/data). Nothing is resampled; haze is simulated later,
-on training's crops.
+``clear.npz`` (scenes uint8 (M, 3, 200, 200), name, split int64 (M,): 0 training, 1 validation, 2 test, -1 no
+part) from clear_optical, both in KESTREL_DATA (else ../shared/data). Nothing is resampled; haze is simulated
+later, on training's crops.
 """
 
 from __future__ import annotations
