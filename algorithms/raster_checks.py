@@ -109,7 +109,7 @@ class RasterChecks(RasterReadings):
         layer, facts = self.open_raster(parameters, INPUT, context)
         return (
             self._bands_problem(layer, facts, parameters, context)
-            or _georeference_problem(INPUT, layer, facts)
+            or georeference_problem(INPUT, layer, facts)
             or self._size_problem(layer, facts)
             or self._number_problem(parameters, context)
             or self._stretch_problem(parameters, context)
@@ -127,28 +127,9 @@ class RasterChecks(RasterReadings):
         parameters: dict[str, Any],
         context: QgsProcessingContext,
     ) -> str | None:
-        problem = _kind_problem(INPUT, layer, facts)
-        if problem:
-            return problem
-        chosen = self.bands(parameters, context)
-        if not chosen:
-            return None
-        for band in chosen:
-            if not 1 <= band <= facts.bands:
-                return tr("BANDS names band {band}, but {name} has {count} bands, counted from 1.").format(
-                    band=band, name=layer.name(), count=facts.bands
-                )
-        if len(chosen) != 3 or len(set(chosen)) != 3:
-            return tr(
-                "BANDS is {typed}; choose three different bands in the order red, green, blue, "
-                "or none for automatic."
-            ).format(typed=",".join(map(str, chosen)))
-        for band, reason in _unusable(facts).items():
-            if band in chosen:
-                return tr("BANDS: band {band} of {name} {reason}.").format(
-                    band=band, name=layer.name(), reason=reason
-                )
-        return None
+        return kind_problem(INPUT, layer, facts) or bands_problem(
+            self.bands(parameters, context), layer, facts
+        )
 
     def _size_problem(self, layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
         if min(facts.size) >= self.LEAST_SIDE:
@@ -182,19 +163,7 @@ class RasterChecks(RasterReadings):
         return None
 
     def _stretch_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
-        lows, highs = self.stretch(parameters, context)
-        if bool(lows) != bool(highs):
-            there, missing = (STRETCH_MIN, STRETCH_MAX) if lows else (STRETCH_MAX, STRETCH_MIN)
-            return tr("{there} is given without {missing}; give both, or neither for automatic.").format(
-                there=there, missing=missing
-            )
-        for number, (low, high) in enumerate(zip(_three(lows), _three(highs)), 1):
-            if low >= high:
-                return tr(
-                    "STRETCH_MIN ({low:g}) must be less than STRETCH_MAX ({high:g}) in every band; "
-                    "look at value {number}."
-                ).format(low=low, high=high, number=number)
-        return None
+        return stretch_problem(*self.stretch(parameters, context))
 
     def _reference_problem(
         self, facts: RasterFacts, parameters: dict[str, Any], context: QgsProcessingContext
@@ -202,7 +171,7 @@ class RasterChecks(RasterReadings):
         if not given(parameters, REFERENCE):
             return None
         layer, reference = self.open_raster(parameters, REFERENCE, context)
-        problem = _kind_problem(REFERENCE, layer, reference) or _georeference_problem(
+        problem = kind_problem(REFERENCE, layer, reference) or georeference_problem(
             REFERENCE, layer, reference
         )
         bare = "none" in (facts.georeference, reference.georeference)
@@ -232,7 +201,45 @@ class RasterChecks(RasterReadings):
         )
 
 
-def _kind_problem(label: str, layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
+def bands_problem(chosen: list[int], layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
+    """Say why typed BANDS are not three visible bands of a raster, or return None; [] is automatic."""
+    if not chosen:
+        return None
+    for band in chosen:
+        if not 1 <= band <= facts.bands:
+            return tr("BANDS names band {band}, but {name} has {count} bands, counted from 1.").format(
+                band=band, name=layer.name(), count=facts.bands
+            )
+    if len(chosen) != 3 or len(set(chosen)) != 3:
+        return tr(
+            "BANDS is {typed}; choose three different bands in the order red, green, blue, "
+            "or none for automatic."
+        ).format(typed=",".join(map(str, chosen)))
+    for band, reason in _unusable(facts).items():
+        if band in chosen:
+            return tr("BANDS: band {band} of {name} {reason}.").format(
+                band=band, name=layer.name(), reason=reason
+            )
+    return None
+
+
+def stretch_problem(lows: list[float], highs: list[float]) -> str | None:
+    """Say why typed limits are no stretch, or return None; both [] is automatic."""
+    if bool(lows) != bool(highs):
+        there, missing = (STRETCH_MIN, STRETCH_MAX) if lows else (STRETCH_MAX, STRETCH_MIN)
+        return tr("{there} is given without {missing}; give both, or neither for automatic.").format(
+            there=there, missing=missing
+        )
+    for number, (low, high) in enumerate(zip(_three(lows), _three(highs)), 1):
+        if low >= high:
+            return tr(
+                "STRETCH_MIN ({low:g}) must be less than STRETCH_MAX ({high:g}) in every band; "
+                "look at value {number}."
+            ).format(low=low, high=high, number=number)
+    return None
+
+
+def kind_problem(label: str, layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
     """Say why a raster has no three visible bands of plain numbers, or return None."""
     if facts.complex_bands:
         return tr(
@@ -266,7 +273,8 @@ def _unusable(facts: RasterFacts) -> dict[int, str]:
     return {band: reason for bands, reason in reasons for band in bands}
 
 
-def _georeference_problem(label: str, layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
+def georeference_problem(label: str, layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
+    """Say why a raster has no place that others can be laid on, or return None."""
     if facts.georeference not in ("gcp", "rpc"):
         return None
     by = {"gcp": tr("ground control points"), "rpc": tr("rational polynomials (RPC)")}
