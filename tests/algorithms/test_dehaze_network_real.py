@@ -8,6 +8,7 @@ import array
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 
@@ -190,6 +191,28 @@ def test_feature_weights_of_the_user_are_found_by_name(scene, weights, tmp_path,
     os.link(weights / "known.safetensors", mine / "mine.safetensors")
     expected = pixels(ground(out / "expected.tif", minus=20))
     assert dehaze(scene, out / "a.tif", WEIGHTS="mine")[0] == expected
+
+
+@pytest.mark.slow
+def test_feature_dialog_gives_the_same_pixels(scene, weights, tmp_path, out):
+    """Under Xvfb where there is one: the weights go through the list of names."""
+    more = {**SMALL, "WEIGHTS": str(weights / "random.safetensors")}
+    toolbox, _ = dehaze(scene, out / "toolbox.tif", **more)
+    script = str(ROOT / "tests" / "support" / "run_dialog.py")
+    display = ["xvfb-run", "-a"] if shutil.which("xvfb-run") else []
+    hidden = {"QT_QPA_PLATFORM"} if display else set()
+    typed = [f"{name}={value}" for name, value in {"OUTPUT": out / "dialog.tif", **more}.items()]
+    done = subprocess.run(
+        [*display, sys.executable, script, DEHAZE, str(tmp_path / "dialog.png"), scene, *typed],
+        env={name: value for name, value in os.environ.items() if name not in hidden},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout[done.stdout.index("{") :])["ok"], done.stderr
+    assert pixels(out / "dialog.tif") == toolbox
 
 
 @pytest.mark.slow
