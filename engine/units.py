@@ -28,8 +28,9 @@ from .finish import Written
 from .job import Job
 from .loop import TILES_FROM, TILES_TO
 from .parts import part_of
+from .raster_pieces import Counts, Sink, run_piece
 from .raster_plan import Piece
-from .raster_run import Counts, Prepared, Sink, prepare, run_piece
+from .raster_prepare import Prepared, prepare
 from .scene import Stamp
 
 #: Rows of one unit: at tiles of 512 about 6 % of the work is done twice.

@@ -154,12 +154,12 @@ def bomb(tmp_path):
 
 @pytest.mark.parametrize("fields", [{}, {"cog": True}])
 def test_fault_05_sparse_bomb_is_refused_before_anything_is_read(tmp_path, bomb, monkeypatch, fields):
-    from kestrel.engine import raster_run
+    from kestrel.engine import raster_prepare
 
     def read(*_):
         raise AssertionError("statistics were taken of it")
 
-    monkeypatch.setattr(raster_run, "band_statistics", read)
+    monkeypatch.setattr(raster_prepare, "band_statistics", read)
     monkeypatch.setattr(
         "kestrel.engine.output_checks.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 10**11)
     )

@@ -1,0 +1,97 @@
+"""What a raster run knows of its scene before the first tile: statistics, survey, stretch, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..models.task import Task
+from .bands import refuse_sar
+from .errors import EngineError
+from .events import Track
+from .finish import Answered, Finisher, Restored, ground
+from .heap import give_back
+from .job import Job
+from .loop import telling_how_far
+from .plan import number
+from .raster_plan import RasterPlan, plan_raster
+from .region import Region
+from .scaling import Scaling
+from .scene import Scene
+from .statistics import band_statistics
+from .stretch import display, outside_warning, resolve_stretch
+from .survey import survey
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Everything a piece needs to know; the same on every machine that prepares the same Job.
+
+    ``display``: for each band the raw values that a viewer shows as black and white.
+    """
+
+    job: Job
+    scene: Scene
+    region: Region | None
+    task: Task
+    device: str
+    scalings: tuple[Scaling, ...]
+    plan: RasterPlan
+    finisher: Finisher
+    display: tuple[tuple[float, float], ...]
+    tile: int
+
+    @property
+    def batch(self) -> int:
+        """Return BATCH, 0 = automatic."""
+        return int(number(self.job.params, "batch", 0, 0, 4096))
+
+
+def prepare(
+    job: Job, scene: Scene, region: Region | None, task: Task, device: str, track: Track, tile: int = 0
+) -> Prepared:
+    """Look at the scene as a whole and plan; ``tile`` replaces TILE where memory was short."""
+    plan = plan_raster(scene, task, job.params, region, tile)
+    ground(scene, plan)  # refuses what lies on no grid, before anything is read
+    rect = region.rect if region else None
+    with track.stage("statistics", 0.02), telling_how_far(lambda: 0.0, scene):
+        # bytes are stretched from 0 to 255 whatever they are: their percentiles are worth no second
+        plain = task.inputs[0].scale.mode == "auto" and all(
+            scene.dtypes[b - 1] == np.uint8 for b in scene.bands
+        )
+        statistics = band_statistics(scene, rect, track, brief=plain)
+        if task.change:
+            refuse_sar(scene, statistics)
+        scalings = resolve_stretch(task.inputs[0].scale, statistics, scene.bands)
+        warning = outside_warning(scalings, statistics, scene.bands)
+        if warning:
+            track.warn(warning)
+        if all(found is None for found in statistics):
+            track.warn(f"{scene.path.name} has no valid pixel in the chosen bands; nothing was computed.")
+    for band, scaling in zip(scene.bands, scalings, strict=True):
+        track.info(f"Stretch of band {band}: {scaling.low:.6g} to {scaling.high:.6g}, from {scaling.source}.")
+    with track.stage("survey", 0.05), telling_how_far(lambda: 0.0, scene):
+        task = survey(task, scene, scalings, rect, track)
+        give_back()
+    for text in task.notes.get("log", ()):
+        track.info(text)
+    finisher = finisher_for(job, scene, plan, task, scalings)
+    shown = display(scalings, statistics)
+    return Prepared(job, scene, region, task, device, scalings, plan, finisher, shown, tile)
+
+
+def finisher_for(
+    job: Job, scene: Scene, plan: RasterPlan, task: Task, scalings: Sequence[Scaling]
+) -> Finisher:
+    """Return what makes the outputs that a Job names out of blended rows."""
+    if not task.change:
+        names = [name for name in ("raster", "scores", "classes") if name in job.outputs]
+        return Answered(scene, plan, task, names)
+    other = job.params.get("other_bands") or "copy"
+    if other not in ("copy", "drop"):
+        raise EngineError("parameter", f"OTHER_BANDS is {other!r}; it must be copy or drop.")
+    strength = float(number(job.params, "strength", 1.0, 0, 1))
+    detail, haze = "report" in job.outputs, "haze" in job.outputs
+    return Restored(scene, plan, scalings, strength, other == "copy", haze, detail)
