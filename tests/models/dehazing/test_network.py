@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from kestrel.models.dehazing.loss import dehazing_loss
@@ -133,7 +134,7 @@ def test_feature_four_pairs_are_learnt_by_heart():
     from kestrel.models.classical.haze import cloud_field, simulate
 
     fields = [[cloud_field((64, 64), 10 * i + band, 12) for band in range(3)] for i in range(4)]
-    scenes = torch.tensor(fields, dtype=torch.float32) * 0.7 + 0.05
+    scenes = torch.from_numpy(np.array(fields, np.float32)) * 0.7 + 0.05
     hazy = torch.stack(
         [torch.from_numpy(simulate(s.numpy(), i, width_px=48).image) for i, s in enumerate(scenes)]
     )
