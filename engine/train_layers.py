@@ -50,6 +50,14 @@ def open_layers(job: Job, training: Training, track: Track) -> tuple[dict[str, S
                 "together.",
                 "Write in BANDS which bands show red, green and blue in both, or choose layers alike.",
             )
+    for role in rest:
+        if scenes[role].path.samefile(scenes[first].path) and typed[role] == typed[first]:
+            raise EngineError(
+                "parameter",
+                f"{first.upper()} and {role.upper()} are the same raster ({scenes[first].path.name}); "
+                "nothing could be learned.",
+                "Choose a hazy and a clear layer of the same ground.",
+            )
     scenes = {role: visible_bands(scene, typed[role], track) for role, scene in scenes.items()}
     for scene in scenes.values():
         refuse_sar(scene)

@@ -38,6 +38,14 @@ class KestrelProvider(QgsProcessingProvider):
         from ..algorithms.detect_ships import DetectShips
         from ..algorithms.detect_ships_cfar import DetectShipsCfar
         from ..algorithms.runtime_status import RuntimeStatus
+        from ..algorithms.train_dehazing import TrainDehazing
 
-        for algorithm in (DetectShips, DetectShipsCfar, Dehaze, DehazeDarkChannel, RuntimeStatus):
+        for algorithm in (
+            DetectShips,
+            DetectShipsCfar,
+            Dehaze,
+            DehazeDarkChannel,
+            TrainDehazing,
+            RuntimeStatus,
+        ):
             self.addAlgorithm(algorithm())

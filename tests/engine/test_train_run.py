@@ -252,9 +252,9 @@ def constant(pair, tmp_path):
     return write(tmp_path / "flat.tif", image)
 
 
-def radar(pair, tmp_path):
+def radar(pair, tmp_path, name="radar"):
     image = np.random.default_rng(0).normal(-12, 3, (3, 160, 192)).astype(np.float32)
-    return write(tmp_path / "radar.tif", image)
+    return write(tmp_path / f"{name}.tif", image)
 
 
 def far_away(pair, tmp_path):
@@ -286,6 +286,7 @@ REFUSALS = {
         {},
         r"HAZY hazy.tif has 3 bands and CLEAR bands5.tif has 5",
     ),
+    "same": (lambda pair, _: pair[1], None, {}, r"HAZY and CLEAR are the same raster \(clear.tif\)"),
     "too-few-bands": (
         lambda *a: bands_of(*a, 2),
         None,
@@ -303,7 +304,12 @@ REFUSALS = {
     "nodata": (empty, None, {}, r"hold 0 crops of 32 x 32"),
     "constant": (constant, None, {}, r"Band 2 of flat.tif is constant"),
     "constant-clear": (None, constant, {}, r"Band 2 of flat.tif is constant"),
-    "sar": (radar, radar, {}, r"Bands 1, 2, 3 of radar.tif look like SAR in decibels"),
+    "sar": (
+        radar,
+        lambda *a: radar(*a, "later"),
+        {},
+        r"Bands 1, 2, 3 of radar.tif look like SAR in decibels",
+    ),
     "sar-clear": ("", radar, {"simulate": True}, r"look like SAR in decibels"),
     "units": (None, sixteen, {}, r"CLEAR sixteen.tif is uint16 and hazy.tif is uint8, and no scale tags"),
     "no-hazy": ("", None, {}, r"HAZY: a layer is needed"),
