@@ -77,6 +77,8 @@ def prepare(
         give_back()
     for text in task.notes.get("log", ()):
         track.info(text)
+    for text in task.notes.get("warnings", ()):  # those told before the survey are not told again
+        track.warn(text)
     finisher = finisher_for(job, scene, plan, task, scalings)
     shown = display(scalings, statistics)
     return Prepared(job, scene, region, task, device, scalings, plan, finisher, shown, tile)

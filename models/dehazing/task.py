@@ -8,7 +8,8 @@ engine blends over the overlap.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from ..device import torch_device, use_threads
 from ..scaling import stretch_from
-from ..task import Card, Input, ModelError, SceneInfo, Task, Tiles
+from ..task import Block, Card, Input, ModelError, SceneInfo, Task, Tiles
 from ..weights import Weights, check_keys, find_weights, load_into, load_weights
+from .dense import dense_share
 from .network import DWTMANet
 
 #: The manifest's key of the shipped default.
@@ -30,6 +32,8 @@ MULTIPLE = 8
 LARGEST_TILE = 1024
 #: A raster below has too little around each pixel for statistics over it to mean anything.
 SMALLEST_SIDE = 64
+#: From this share of a scene on a user hears of what cannot be restored.
+DENSE_SHARE = 0.01
 HINT = "Choose weights made for dehazing."
 NOT_REFLECTANCE = (
     "Dehazed values are for the eye: they are not reflectance, do not compute indices from them."
@@ -67,7 +71,7 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
     use_threads()
     target = torch_device(device)
     net = net.eval().requires_grad_(False).to(target)
-    return Task(
+    task = Task(
         name="dehazing",
         inputs=(Input("image", bands=3, gsd=card.gsd, scale=scale, fill="nearest", pad="reflect"),),
         kind="raster",
@@ -90,6 +94,7 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
             "warnings": warnings,
         },
     )
+    return replace(task, survey=functools.partial(_survey, task))
 
 
 def build_network(weights: Weights) -> DWTMANet:
@@ -158,6 +163,18 @@ def restore(images: Tensor, net: DWTMANet) -> Tensor:
     hazy = 2 * images - 1
     change = net(hazy).clamp_(-1, 1).sub_(hazy)
     return change.mul_(0.5).add_(images).contiguous()
+
+
+def _survey(task: Task, blocks: Iterator[Block]) -> Task:
+    """Return the same task, with a warning where much of the scene cannot be restored."""
+    share = dense_share(blocks)
+    if share < DENSE_SHARE:
+        return task
+    warning = (
+        f"About {100 * share:.0f} % of the scene is bright and without detail, as dense haze, cloud and "
+        "bright even ground are: nothing can be brought back there."
+    )
+    return replace(task, notes={**task.notes, "warnings": [*task.notes["warnings"], warning]})
 
 
 def _tile_warnings(typed: Any, card: Card) -> list[str]:

@@ -249,7 +249,7 @@ def test_oracle_no_seam_where_tones_differ_between_tiles(tmp_path, weights):
 
     def make(*asked):
         task = registry.builder("dehazing")(asked[0], str(weights[0]), *asked[2:])
-        return dataclasses.replace(task, predict=functools.partial(predict, net=Tone()))
+        return dataclasses.replace(task, predict=functools.partial(predict, net=Tone()), survey=None)
 
     source = rasters.write(tmp_path / "in.tif", image)
     outcome, out = raster_toys.run(source, tmp_path / "out.tif", make, tile=TILE, overlap=OVERLAP)
@@ -302,3 +302,13 @@ def test_feature_the_user_is_told(tmp_path, weights):
     assert NOT_REFLECTANCE in outcome.warnings
     assert any("measured with tiles of 64" in text for text in outcome.warnings)
     assert outcome.figures["model"]["id"].startswith("dehazing_random@")
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.0, False), (0.25, True)])
+def test_feature_the_user_is_told_of_what_is_lost(tmp_path, weights, share, warned):
+    image = np.random.default_rng(4).integers(100, 256, (3, 256, 256), dtype=np.uint8)
+    image[:, : round(256 * share)] = 240
+    outcome, _ = run(weights[0], image, tmp_path, tile=256)
+    told = [text for text in outcome.warnings if "nothing can be brought back" in text]
+    assert len(told) == warned
+    assert all("25 %" in text for text in told)
