@@ -184,7 +184,7 @@ def _save(
     card = dataclasses.replace(
         trained.card,
         data=(*data, *trained.card.data),
-        command=_command(job, scenes),
+        command=_command(job, training, scenes),
         gsd=(size / GSD_FACTOR, size * GSD_FACTOR) if size else trained.card.gsd,
         extra=made,
     )
@@ -192,7 +192,7 @@ def _save(
     return sha256, dataclasses.replace(trained, card=card)
 
 
-def _command(job: Job, scenes: Mapping[str, Scene]) -> str:
+def _command(job: Job, training: Training, scenes: Mapping[str, Scene]) -> str:
     """Return what was run, with layers by their names: the card may leave this computer, paths need not."""
     typed = {role.upper(): scene.path.name for role, scene in scenes.items()}
     (bands,) = {tuple(entry.get("bands") or ()) for entry in list(job.inputs.values())[:1]}
@@ -202,7 +202,8 @@ def _command(job: Job, scenes: Mapping[str, Scene]) -> str:
         if value not in (None, "", []):
             text = ",".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
             typed[name.upper()] = Path(text).name if name == "base_weights" else text
-    return " ".join([f"train {job.model}", *(f"{name}={value}" for name, value in typed.items())])
+    call = f"qgis_process run {training.notes.get('algorithm', job.model)} --"
+    return " ".join([call, *(f"{name}={value}" for name, value in typed.items())])
 
 
 def _figures(

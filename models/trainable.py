@@ -90,8 +90,10 @@ class Training:
 
     ``inputs``: the layers it takes, the one that predictions will see first; all are scaled by the first
     one's ``scale``. ``required``: roles without which it cannot learn. ``crop``: side of a crop in pixels.
-    ``least``: crops below which learning makes no sense. ``key``: of what it starts from (a hash of base
-    weights), so that a checkpoint of another start is not taken up.
+    ``least``: crops below which learning makes no sense. ``notes``: ``algorithm`` is the id that a user
+    calls it by, ``missing`` a hint for each required role, ``warnings`` what to say before it starts.
+    ``key``: of what it starts from (a hash of base weights), so that a checkpoint of another start is not
+    taken up.
 
     ``learn(crops, folder, tell, stop)``: keeps its checkpoint in ``folder``, takes up the one it finds
     there, and gives the same result whether it was interrupted or not. ``tell(Moment)`` after every step,

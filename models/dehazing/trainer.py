@@ -258,7 +258,7 @@ def train(
         source.close()
     trainer.save()
     before = None
-    if checks and validation is not None:
+    if checks and validation is not None and not cancelled:  # who cancels does not wait for a score
         score = mean_psnr(trainer.ema.net, validation) if score is None else score
         before = mean_psnr(None, validation)
     rows = read_rows(out / LOG) if (out / LOG).exists() else []

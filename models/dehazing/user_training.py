@@ -84,10 +84,11 @@ def build(params: Mapping[str, Any], device: str) -> Training:
     scale = stretch_from(params)
     hazy, clear = (Input(role, bands=3, scale=scale, fill="nearest") for role in ("hazy", "clear"))
     notes: dict[str, Any] = {
+        "algorithm": "kestrel:traindehazing",
         "missing": {
             "hazy": "Choose a hazy layer of the same ground, or SIMULATE to lay haze over the clear one.",
             "clear": "Choose a layer without haze.",
-        }
+        },
     }
     if wishes.simulate:
         notes["warnings"] = ["Haze is simulated: how real haze is removed has to be seen on real layers."]
@@ -193,7 +194,8 @@ def learn(
     def heard(now: Progress) -> None:
         row = {}
         if now.psnr is not None:
-            row = {"epoch": wishes.epochs * now.fraction, "loss": now.loss, "psnr": now.psnr}
+            epoch = wishes.epochs * now.fraction
+            row = {"epoch": epoch, "loss": now.loss, "validation PSNR (dB)": now.psnr}
         tell(Moment(now.step, steps, row))
 
     result = train(

@@ -357,7 +357,7 @@ def test_feature_toolbox_and_qgis_process_train_weights_that_dehaze_loads(real_w
     )
     assert results == {"OUTPUT_WEIGHTS": str(out / "a.safetensors"), "REPORT": str(out / "a.html")}
     log = feedback.textLog()
-    assert re.search(r"Epoch 2: loss [\d.]+, psnr [\d.]+", log)
+    assert re.search(r"Epoch 2: loss [\d.]+, validation PSNR \(dB\) [\d.]+", log)
     assert "20 crops of 32 x 32 pixels: 16 to learn from and 4 to validate on" in log
     typed = {**layers, **SMALL, "OUTPUT_WEIGHTS": out / "b.safetensors"}
     done = subprocess.run(
