@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
-from scipy import ndimage, stats
 
 from .data import unit
 from .simulate import rounded
@@ -64,15 +63,22 @@ def ssim(image: np.ndarray, truth: np.ndarray) -> float:
 
     Images float32 (3, H, W) in 0..1 of at least 11 pixels.
     """
-
-    def smooth(a: np.ndarray) -> np.ndarray:
-        return ndimage.gaussian_filter(a, (0, 1.5, 1.5), truncate=3.5)[:, 5:-5, 5:-5]
-
     x, y = image.astype(np.float64), truth.astype(np.float64)
-    mx, my = smooth(x), smooth(y)
-    vx, vy, cov = smooth(x * x) - mx * mx, smooth(y * y) - my * my, smooth(x * y) - mx * my
+    mx, my = _smooth(x), _smooth(y)
+    vx, vy, cov = _smooth(x * x) - mx * mx, _smooth(y * y) - my * my, _smooth(x * y) - mx * my
     c1, c2 = 0.01**2, 0.03**2
     return float(np.mean((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))))
+
+
+def _smooth(image: np.ndarray) -> np.ndarray:
+    """Return (C, H - 10, W - 10): the mean under a Gaussian window of 11, sigma 1.5."""
+    taps = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    taps /= taps.sum()
+    for axis in (1, 2):
+        size = image.shape[axis] - 10
+        parts = [w * image.take(range(k, k + size), axis) for k, w in enumerate(taps)]
+        image = np.sum(parts, axis=0)
+    return image
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,5 +116,24 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
     mean = float(np.mean(differences)) if count else float("nan")
     if count < 2:
         return mean, float("nan")
-    half = stats.t.ppf(0.975, count - 1) * np.std(differences, ddof=1) / np.sqrt(count)
+    half = t_quantile(count - 1) * np.std(differences, ddof=1) / np.sqrt(count)
     return mean, float(half)
+
+
+def t_quantile(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t for 1 or more degrees of freedom.
+
+    Exact for 1 and 2; above, the normal quantile expanded in 1 / freedom (Abramowitz and Stegun 26.7.5),
+    which is off by less than 0.01 from 3 on and by less than 0.0001 from 10 on.
+    """
+    if freedom <= 2:
+        return (12.706205, 4.302653)[freedom - 1]
+    z, n = 1.959963985, float(freedom)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / n**power for power, term in enumerate(terms))

@@ -2,7 +2,17 @@
 
 import numpy as np
 import pytest
-from kestrel.models.dehazing.metrics import Affine, Scores, evaluate, fit_bands, interval, psnr, ssim
+from kestrel.models.dehazing.metrics import (
+    Affine,
+    Scores,
+    evaluate,
+    fit_bands,
+    interval,
+    psnr,
+    ssim,
+    t_quantile,
+)
+from scipy import stats
 
 
 def picture(seed: int, side: int = 48) -> np.ndarray:
@@ -90,3 +100,8 @@ def test_joined_scores_keep_their_order():
     a, b = (Scores(*np.full((4, n), value)) for n, value in ((2, 1.0), (3, 2.0)))
     assert Scores.joined([a, b]).ssim_fitted.tolist() == [1, 1, 2, 2, 2]
     assert len(Scores.joined([a, b])) == 5
+
+
+def test_t_quantile_is_students():
+    for freedom in (1, 2, 3, 5, 10, 37, 77, 1000):
+        assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=0.005)
