@@ -16,9 +16,27 @@ from .errors import EngineError
 from .report import Report
 
 #: Small crops are shown enlarged to at least so many pixels, every pixel as a square of its own.
-SHOWN_PX = 256
+SHOWN_PX, GAP_PX = 256, 8
 COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
 LINES = ("#7a8794", "#a16207", "#0f766e")
+#: A legend that covers no curve.
+ABOVE: dict[str, Any] = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1, 1),
+    "ncol": 4,
+    "frameon": False,
+    "borderaxespad": 0.1,
+}
+#: What the engine counts, in the words of a page.
+CROPS = {
+    "learned from": "crops learned from",
+    "validated on": "crops validated on",
+    "side": "side of a crop, px",
+    "block": "side of a block, px",
+    "with invalid pixels": "crops left out for invalid pixels",
+    "looked at": "crops looked at",
+    "places": "crops that the layers have room for",
+}
 
 
 def write_report(path: Path, figures: Mapping[str, Any], trained: Trained, warnings: Sequence[str]) -> None:
@@ -58,7 +76,7 @@ def _reached(report: Report, figures: Mapping[str, Any], trained: Trained) -> No
 def _curves(report: Report, trained: Trained) -> None:
     report.section("Curves")
     report.picture(
-        _losses(trained), "Loss by epoch, mean over its steps: that of the crops that are learned from."
+        _losses(trained), "Loss of the crops that are learned from, mean over some steps; logarithmic."
     )
     if trained.scores and any(name in row for row in trained.history for name in trained.scores):
         report.picture(
@@ -72,7 +90,7 @@ def _losses(trained: Trained) -> bytes:
     for colour, (name, label) in zip(COLOURS, trained.losses.items(), strict=False):
         _line(axes, trained.history, name, color=colour, label=label)
     axes.set(xlabel="epoch", ylabel="loss", yscale="log")
-    axes.legend(frameon=False)
+    axes.legend(**ABOVE)
     return _png(figure)
 
 
@@ -84,7 +102,7 @@ def _scores(trained: Trained) -> bytes:
         for colour, (line, value) in zip(LINES, trained.lines.get(name, {}).items(), strict=False):
             axes.axhline(value, color=colour, linestyle="--", linewidth=1.0, label=line)
         axes.set(xlabel="epoch", ylabel=label)
-        axes.legend(frameon=False, loc="best")
+        axes.legend(**ABOVE)
     return _png(figure)
 
 
@@ -100,11 +118,8 @@ def _examples(report: Report, trained: Trained) -> None:
         return
     report.section("Validation crops")
     for example in trained.examples:
-        named = (("before", example.before), ("after", example.after), ("clear", example.truth))
-        report.side_by_side(
-            [(_picture(image), f"{name}: {example.caption}" if i == 0 else name)
-             for i, (name, image) in enumerate(named)]
-        )  # fmt: skip
+        row = _picture((example.before, example.after, example.truth))
+        report.picture(row, f"Before, after, clear: {example.caption}")
 
 
 def _made(report: Report, figures: Mapping[str, Any], trained: Trained) -> None:
@@ -114,7 +129,7 @@ def _made(report: Report, figures: Mapping[str, Any], trained: Trained) -> None:
         (role, path, ", ".join(map(str, figures["params_used"]["bands"][role])))
         for role, path in figures["layers"].items()
     ])  # fmt: skip
-    report.pairs(figures["crops"])
+    report.pairs({words: figures["crops"][name] for name, words in CROPS.items()})
     stretch = figures["stretch"]
     report.section("Stretch")
     report.table(
@@ -137,11 +152,16 @@ def _plain(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _picture(image: np.ndarray) -> bytes:
-    """Return a PNG of float32 (3, S, S) in 0..1."""
-    rgb = (np.clip(image, 0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
-    times = max(1, -(-SHOWN_PX // rgb.shape[0]))
-    rgb = rgb.repeat(times, 0).repeat(times, 1)
+def _picture(images: Sequence[np.ndarray]) -> bytes:
+    """Return a PNG of several float32 (3, S, S) in 0..1 side by side."""
+    side = images[0].shape[1]
+    times = max(1, -(-SHOWN_PX // side))
+    gap = np.full((side * times, GAP_PX, 3), 255, np.uint8)
+    parts: list[np.ndarray] = []
+    for image in images:
+        rgb = (np.clip(image, 0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
+        parts += [gap, rgb.repeat(times, 0).repeat(times, 1)]
+    rgb = np.concatenate(parts[1:], axis=1)
     stream = io.BytesIO()
     imsave(stream, rgb, format="png")
     return stream.getvalue()

@@ -328,23 +328,28 @@ def _figures(scores: Mapping[str, Scores]) -> dict[str, Any]:
 
 
 def _table(scores: Mapping[str, Scores]) -> Sequence[Sequence[Any]]:
-    before = scores["input"]
     rows: list[Sequence[Any]] = [
-        ("", "PSNR, dB", "gain over input, dB", "half of 95 % interval", "SSIM", "PSNR after affine fit, dB")
+        ("", "PSNR, dB", "gain over input, dB", "gain over affine, dB", "SSIM", "PSNR after affine fit, dB")
     ]
     for name, found in scores.items():
-        gain, half = interval(found.psnr - before.psnr)
-        known = float(half) if np.isfinite(half) and name != "input" else None
-        numbers = (found.psnr.mean(), gain, known, found.ssim.mean(), found.psnr_fitted.mean())
-        rows.append((name, *(None if n is None else float(f"{n:.4g}") for n in numbers)))
+        gains = (_gain(found, scores[other]) if other != name else "" for other in list(scores)[:2])
+        means = (float(f"{values.mean():.4g}") for values in (found.psnr, found.ssim, found.psnr_fitted))
+        psnr, ssim, fitted = means
+        rows.append((name, psnr, *gains, ssim, fitted))
     return rows
+
+
+def _gain(found: Scores, other: Scores) -> str:
+    mean, half = interval(found.psnr - other.psnr)
+    return f"{mean:+.2f} ± {half:.2f}" if np.isfinite(half) else f"{mean:+.2f}"
 
 
 def _notes(real: bool, wishes: Wishes, scored: int, watched: int) -> list[str]:
     notes = [
         "PSNR and SSIM are of stretched values in 256 levels, mean over crops. The affine of each band (a "
         "gain and an offset, fitted on the crops that are learned from) is what plain colour correction "
-        "reaches. The last column fits a gain and an offset to each answer first: it shows structure alone."
+        "reaches. ± is half of the 95 % interval of the paired differences. The last column fits a gain and "
+        "an offset to each answer first: it shows structure alone."
     ]
     if not real:
         notes.append("The haze of these crops is simulated with the same ranges as that of the training.")

@@ -96,8 +96,8 @@ def test_feature_weights_card_and_report(pair, out, home):
     page = Page((out / "report.html").read_text())
     assert {"Validation", "Curves", "Validation crops"} <= set(page.texts)
     assert page.open == []
-    # two curves and four rows of before, after, clear
-    assert page.tags.count("img") == 2 + 4 * 3
+    # two curves and four crops, each before, after, clear
+    assert page.tags.count("img") == 2 + 4
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     stages = [step[3] for step in events.steps]
     assert stages.index("cutting crops") < stages.index("training") < stages.index("saving")
