@@ -195,6 +195,18 @@ def snapped(region: Region, scene: Scene) -> tuple[int, int, int, int]:
     return row, col, end_row - row, end_col - col
 
 
+def whole_pixels(region: Region, scene: Scene) -> Region:
+    """Return all pixels that a region's bounds touch as the region.
+
+    For an EXTENT, which lies askew on a rotated raster or in another CRS: what it cuts off at the corners
+    of the output would stay as it was, beside what was worked on.
+    """
+    row, col, height, width = rect = snapped(region, scene)
+    shape = shapely.box(col, row, col + width, row + height)
+    shapely.prepare(shape)
+    return Region(shape, rect)
+
+
 def log_raster_estimate(plan: RasterPlan, scene: Scene, channels: int, disk: int, track: Track) -> None:
     """Say before the start what the run takes; ``disk``: bytes at the worst."""
     height, width = plan.shape

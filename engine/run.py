@@ -17,6 +17,7 @@ from .errors import EngineError
 from .events import Events, Track
 from .job import Job
 from .plan import check_size
+from .raster_plan import whole_pixels
 from .raster_run import run_rasters
 from .region import Region, read_region
 from .scene import Scene, open_scene
@@ -120,6 +121,8 @@ def look(job: Job, track: Track, builder: Builder | None) -> tuple[Scene, Region
             raise EngineError("model", f"The engine cannot run models of kind {task.kind!r} yet.")
         if task.kind == "boxes":
             check_size(scene, region)
+        elif region is not None and job.aoi_wkt is None:
+            region = whole_pixels(region, scene)
         scene = bands_for(task, scene, typed, track)
         if task.kind == "boxes":
             for note in (*scene.band_notes, *scene.notes):
