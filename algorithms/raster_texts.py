@@ -118,7 +118,8 @@ SHARED_TEXTS: dict[str, tuple[str, str]] = {
         QT_TRANSLATE_NOOP(
             "Kestrel",
             "GeoTIFF with one float band: the mean absolute change of the three bands, in units of the "
-            "stretch (0 to 1). Shows where haze was removed; made when a file is given.",
+            "stretch: 1 is all of it, which bright ground under thick haze can exceed. Shows where haze was "
+            "removed; made when a file is given.",
         ),
     ),
     REPORT: (
