@@ -26,7 +26,7 @@ PICTURES = {
     ),
     "traindehazing": (
         "traindehazing.jpg",
-        "A training from the toolbox, 31 s on two cores: six real pairs of Landsat 8 in false colour beside "
+        "A training from the toolbox, 31 s on one core: six real pairs of Landsat 8 in false colour beside "
         "each other, six epochs from weights that knew simulated haze only. The report is honest: 0.95 dB "
         "over the input, but hardly more than a plain colour correction, and the worst crop shown has lost.",
     ),
