@@ -163,6 +163,10 @@ def plan_marks(scene: Scene, numbers: Sequence[int]) -> Marks:
 
 def _one_dtype(scene: Scene, numbers: Sequence[int]) -> np.dtype:
     first = scene.dtypes[numbers[0] - 1]
+    chosen = {scene.dtypes[band - 1] for band in scene.bands}
+    hint = "Set OTHER_BANDS to drop, or convert the raster to one type first."
+    if len(chosen) > 1:
+        hint = "Convert the raster to one type first."
     for number in numbers:
         dtype = scene.dtypes[number - 1]
         if dtype != first:
@@ -170,7 +174,7 @@ def _one_dtype(scene: Scene, numbers: Sequence[int]) -> np.dtype:
                 "input",
                 f"{scene.path.name} has bands of different types (band {numbers[0]} is {first}, "
                 f"band {number} is {dtype}), and the output can have one type only.",
-                "Set OTHER_BANDS to drop, or convert the raster to one type first.",
+                hint,
             )
     return first
 

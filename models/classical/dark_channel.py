@@ -109,7 +109,10 @@ def reach(patch: int) -> int:
 def restore(
     image: np.ndarray, valid: np.ndarray, airlight: np.ndarray, patch: int, omega: float
 ) -> np.ndarray:
-    """Return the image without haze, float32 (3, H, W), not clipped; invalid pixels as they came.
+    """Return the image without haze, float32 (3, H, W) in 0..1; invalid pixels as they came.
+
+    Clipped, as there is no light below none, and what a thin transmission lifts above the brightest is
+    noise; values beyond the stretch keep their distance to it, for only the change is applied to them.
 
     ``image``: float32 (3, H, W) in 0..1. ``valid``: bool (H, W). ``airlight``: float32 (3,).
     """
@@ -123,6 +126,7 @@ def restore(
     change = image - airlight[:, None, None]
     change *= clear.astype(np.float32)
     change += image
+    np.clip(change, 0.0, 1.0, out=change, where=valid)
     return change
 
 
