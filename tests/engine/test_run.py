@@ -218,8 +218,8 @@ def test_exception_of_a_model_keeps_its_words(scene, tmp_path):
 def test_exception_unknown_model_and_kind(scene, tmp_path):
     with pytest.raises(EngineError, match="There is no model 'toy'"):
         run(scene, tmp_path, builder=None)
-    with pytest.raises(EngineError, match="no Jobs of kind 'train'"):
-        run_job(Job("train", "toy", {}, {}, {}), Recorder())
+    with pytest.raises(EngineError, match="no Jobs of kind 'evaluate'"):
+        run_job(Job("evaluate", "toy", {}, {}, {}), Recorder())
     with pytest.raises(EngineError, match="names no output 'raster'"):
         run(scene, tmp_path, builder=lambda *_: toys.toy_task(kind="raster"))
 
