@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,10 @@ def differences(
     return found, float(np.mean(changes))
 
 
-def tones(answer: Restore) -> list[dict[str, Any]]:
+def tones(answer: Restore, tiles: Sequence[int]) -> list[dict[str, Any]]:
     """Return a row for each tile size and veil."""
     rows = []
-    for tile in TILES:
+    for tile in tiles:
         for veil, thickest in VEILS.items():
             found, changes = [], []
             for image, valid in scenes():
@@ -206,6 +207,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", default="", help="manifest name or path; empty = the shipped default")
+    parser.add_argument("--tiles", type=int, nargs="+", default=TILES)
     parser.add_argument("--side", type=int, default=1856, help="of the timed raster: 16 tiles of 512")
     parser.add_argument("--paper-side", type=int, default=960, help="the same for paper: 4 tiles")
     parser.add_argument("--rounds", type=int, default=3)
@@ -217,7 +219,7 @@ def main() -> None:
         if (DATA / "clear_optical" / "naip").is_dir():
             net = build_network(load_weights(*find_weights(args.weights, "dehazing"))).eval()
             net.to(memory_format=torch.channels_last)
-            results["tones"] = tones(functools.partial(restore, net))
+            results["tones"] = tones(functools.partial(restore, net), args.tiles)
             print_tones(results["tones"])
         else:
             sys.stdout.write(f"No development data at {DATA}: tones are left out.\n")
