@@ -23,8 +23,6 @@ if "kestrel" not in sys.modules:
 
 from kestrel.models.dehazing.recipe import Stage, fine_tunings, pretraining  # noqa: E402
 from kestrel.models.dehazing.train import AVERAGE  # noqa: E402
-from kestrel.models.task import ModelError  # noqa: E402
-from kestrel.models.weights import load_weights  # noqa: E402
 
 LOG = logging.getLogger("train_dehazing")
 ENDS = ("pack", "pretrain", "fine-tune", "release")
@@ -39,20 +37,12 @@ def python(*arguments: object, threads: int = 2) -> None:
     subprocess.run([sys.executable, *map(str, arguments)], check=True, cwd=ROOT, env=environment)
 
 
-def is_done(average: Path, stage: Stage) -> bool:
-    """Say whether a stage's weights are there and were made with its arguments."""
-    try:
-        return " ".join(stage.arguments) in load_weights(average, None).card.command
-    except ModelError:
-        return False
-
-
 def run_stage(folder: Path, stage: Stage) -> None:
-    """Train one stage unless it is finished; a half trained one goes on from its checkpoint."""
+    """Train one stage; its checkpoint says whether there is anything left to do.
+
+    One of other data, settings or weights to start from is refused rather than taken up.
+    """
     out = folder / stage.name
-    if is_done(out / AVERAGE, stage):
-        LOG.info("%s: done", stage.name)
-        return
     start = ["--init", folder / stage.after / AVERAGE] if stage.after else []
     threads = ["--threads", stage.threads]
     LOG.info("%s: %s", stage.name, " ".join(stage.arguments))
@@ -74,8 +64,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder, last = args.folder.resolve(), ENDS.index(args.until)
 
-    if not (folder / "pack" / "clear.npz").exists():
-        python("scripts/pack_dehazing.py", folder / "pack")
+    python("scripts/pack_dehazing.py", folder / "pack")
     if last >= ENDS.index("pretrain"):
         run_stage(folder, pretraining(args.seed))
     if last >= ENDS.index("fine-tune"):
