@@ -31,6 +31,7 @@ def main() -> None:
     run("benchmarks/engine_raster.py")
     run("benchmarks/engine_raster_memory.py")
     run("benchmarks/dark_channel.py")
+    run("benchmarks/dehazing_model.py")
     if not (ROOT / "resources" / "weights" / "sar_ships.safetensors").is_file():
         sys.stdout.write("\nNo weights are shipped: accuracy and tile size are left out.\n")
         return

@@ -31,7 +31,7 @@ LOG = logging.getLogger("pack_dehazing")
 #: Of the 15 scenes of a class and scale block the last by number: neighbours by number stay together.
 HELD_OUT_EACH = 2
 #: Scenes that show the same ground, once at half the scale and once moved: found by correlating every scene,
-#: reduced 1, 2 and 4 times, with all of its class, and by looking at the best sixty matches.
+#: reduced 1, 2 and 4 times, with all of its class, and by looking at twelve of the best sixty matches.
 SAME_PLACE = (("g021", "g101"), ("b087", "b088"))
 NO_PART = -1
 
