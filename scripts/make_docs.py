@@ -24,12 +24,6 @@ PICTURES = {
         "the defaults, and the clear original. What is left is typical: a blue cast where the haze is thick, "
         "because one transmission serves all colours (scripts/make_dehazing_pictures.py).",
     ),
-    "traindehazing": (
-        "traindehazing.jpg",
-        "A training from the toolbox, 31 s on one core: six real pairs of Landsat 8 in false colour beside "
-        "each other, six epochs from weights that knew simulated haze only. The report is honest: 0.95 dB "
-        "over the input, but hardly more than a plain colour correction, and the worst crop shown has lost.",
-    ),
 }
 
 
