@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 #: glibc maps every block over 32 MB anew and returns its pages at once; the activations of a network are
-#: larger. Keeping up to 128 MB took a run of a U-Net from 11.6 to 9.8 s (two pairs of runs, side by side, by hand).
+#: larger. Keeping up to 128 MB took a run of a U-Net from 11.6 to 9.8 s (two pairs of runs by hand).
 KEPT_BYTES = 128 << 20
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
