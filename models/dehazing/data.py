@@ -19,6 +19,8 @@ from .simulate import TRAIN, Ranges, hazed, rounded
 #: Five blocks of consecutive numbers: neighbouring numbers can be neighbouring scenes.
 BLOCKS = 5
 TRAINING, VALIDATION, TESTING = 0, 1, 2
+#: Highest change of each band's brightness, hazy and clear alike, where tones are varied.
+TONES = 0.2
 #: Seeds of simulated pairs to measure on; training's batches are seeded with [seed, step].
 HELD_OUT_SEED = 1_000_000
 
@@ -106,8 +108,11 @@ class Sampler:
 
     ``scenes``: stacks (N, 3, H, W) of clear images, uint8 or float32 in 0..1, of any sizes; each crop
     gets a fresh haze of ``ranges``. ``pairs``: images to be used as they are, both cut at the same place.
-    ``real_share``: probability that a crop comes from ``pairs`` where there are both. A crop that no image
-    can hold raises ModelError.
+    ``real_share``: probability that a crop comes from ``pairs`` where there are both. ``thinned``:
+    probability that the haze of a crop of ``pairs`` is made thinner, ``clear + t (hazy - clear)`` with t
+    uniform in 0..1, so that nearly clear images are seen and learnt to be left alone. ``toned``:
+    probability that each band of such a crop is made darker or brighter, in both images alike, by up to
+    ``TONES``: a few dozen pairs show few grounds. A crop that no image can hold raises ModelError.
     """
 
     scenes: Sequence[np.ndarray]
@@ -117,6 +122,8 @@ class Sampler:
     seed: int
     real_share: float = 0.5
     ranges: Ranges = TRAIN
+    thinned: float = 0.0
+    toned: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn from."""
@@ -142,7 +149,7 @@ class Sampler:
             assert self.pairs is not None
             index = int(rng.integers(real))
             cut = self._cut(rng, self.pairs.hazy.shape[2:])
-            return unit(cut(self.pairs.hazy[index])), unit(cut(self.pairs.clear[index]))
+            return self._varied(rng, unit(cut(self.pairs.hazy[index])), unit(cut(self.pairs.clear[index])))
         index = int(rng.integers(count))
         for stack in self.scenes:
             if index < len(stack):
@@ -150,6 +157,17 @@ class Sampler:
             index -= len(stack)
         clear = unit(self._cut(rng, stack.shape[2:])(stack[index]))
         return rounded(hazed(clear, rng, self.ranges)[0]), clear
+
+    def _varied(
+        self, rng: np.random.Generator, hazy: np.ndarray, clear: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a real crop with thinner haze and other tones, as often as asked."""
+        if self.thinned and rng.random() < self.thinned:
+            hazy = clear + np.float32(rng.random()) * (hazy - clear)
+        if self.toned and rng.random() < self.toned:
+            gain = (1 + rng.uniform(-TONES, TONES, (3, 1, 1))).astype(np.float32)
+            hazy, clear = np.minimum(hazy * gain, 1), np.minimum(clear * gain, 1)
+        return hazy, clear
 
     def _cut(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
         """Return the function that cuts, turns and mirrors one drawn place of images of ``shape``."""

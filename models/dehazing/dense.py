@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -17,17 +17,33 @@ BRIGHT = 0.5
 FLAT = 0.01
 
 
-def dense_share(blocks: Iterator[Block]) -> float:
-    """Return the share, 0..1, of whole valid cells that are bright and flat; 0 where there is none."""
-    seen = dense = 0
-    for block in blocks:
+class DenseCount:
+    """Counts, block by block, the cells in which nothing can be brought back."""
+
+    def __init__(self) -> None:
+        self._seen = self._dense = 0
+
+    def add(self, block: Block) -> None:
+        """Look at the whole cells of a block."""
         height, width = (side // CELL for side in block.valid.shape)
         if not height or not width:
-            continue
+            return
         cells = block.image[:, : height * CELL, : width * CELL].reshape(-1, height, CELL, width, CELL)
         valid = block.valid[: height * CELL, : width * CELL].reshape(height, CELL, width, CELL).all((1, 3))
         flat = cells.std(axis=(2, 4)).mean(axis=0) < FLAT
         bright = cells.mean(axis=(0, 2, 4)) > BRIGHT
-        seen += np.count_nonzero(valid)
-        dense += np.count_nonzero(valid & flat & bright)
-    return dense / seen if seen else 0.0
+        self._seen += np.count_nonzero(valid)
+        self._dense += np.count_nonzero(valid & flat & bright)
+
+    @property
+    def share(self) -> float:
+        """Return the share, 0..1, of whole valid cells that are bright and flat; 0 where there is none."""
+        return self._dense / self._seen if self._seen else 0.0
+
+
+def dense_share(blocks: Iterable[Block]) -> float:
+    """Return the share of dense cells in all blocks, see :class:`DenseCount`."""
+    count = DenseCount()
+    for block in blocks:
+        count.add(block)
+    return count.share

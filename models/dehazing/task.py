@@ -2,7 +2,8 @@
 
 Specification 07, sections 5 and 10. The network sees a tile as a whole (channel means, Fourier
 transform), so a pixel's result depends on the tile's size: one TILE for the raster, no margin, the
-engine blends over the overlap.
+engine blends over the overlap. The means are taken over the scene instead (pooling.py), so that
+neighbouring tiles get one tone.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from ..device import torch_device, use_threads
 from ..scaling import stretch_from
 from ..task import Block, Card, Input, ModelError, SceneInfo, Task, Tiles
 from ..weights import Weights, check_keys, find_weights, load_into, load_weights
-from .dense import dense_share
+from .dense import DenseCount
 from .network import DWTMANet
+from .pooling import Samples, pooled_means, with_means
 
 #: The manifest's key of the shipped default.
 DEFAULT_WEIGHTS = "dehazing"
@@ -94,7 +96,9 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
             "warnings": warnings,
         },
     )
-    return replace(task, survey=functools.partial(_survey, task))
+    # one tile sees the whole scene: its own means are the scene's, as in the paper
+    pooled = max(scene.width, scene.height) > int(params.get("tile") or card.tile)
+    return replace(task, survey=functools.partial(_survey, task, net, pooled))
 
 
 def build_network(weights: Weights) -> DWTMANet:
@@ -165,16 +169,26 @@ def restore(images: Tensor, net: DWTMANet) -> Tensor:
     return change.mul_(0.5).add_(images).contiguous()
 
 
-def _survey(task: Task, blocks: Iterator[Block]) -> Task:
-    """Return the same task, with a warning where much of the scene cannot be restored."""
-    share = dense_share(blocks)
-    if share < DENSE_SHARE:
-        return task
-    warning = (
-        f"About {100 * share:.0f} % of the scene is bright and without detail, as dense haze, cloud and "
-        "bright even ground are: nothing can be brought back there."
-    )
-    return replace(task, notes={**task.notes, "warnings": [*task.notes["warnings"], warning]})
+def _survey(task: Task, net: DWTMANet, pooled: bool, blocks: Iterator[Block]) -> Task:
+    """Return the task for this scene: pooled statistics where asked for, a warning of dense haze."""
+    count, kept = DenseCount(), Samples(MULTIPLE)
+    for block in blocks:
+        count.add(block)
+        if pooled:
+            kept.add(block)
+    notes = dict(task.notes)
+    if len(kept):
+        scene_net = with_means(net, pooled_means(net, kept))
+        task = replace(task, predict=functools.partial(predict, net=scene_net))
+        told = f"Means that the network takes over a picture come from {len(kept)} blocks of the scene."
+        notes["log"] = [*notes.get("log", ()), told]
+    if count.share >= DENSE_SHARE:
+        warning = (
+            f"About {100 * count.share:.0f} % of the scene is bright and without detail, as dense haze, "
+            "cloud and bright even ground are: nothing can be brought back there."
+        )
+        notes["warnings"] = [*notes["warnings"], warning]
+    return replace(task, notes=notes)
 
 
 def _tile_warnings(typed: Any, card: Card) -> list[str]:

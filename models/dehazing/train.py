@@ -42,6 +42,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=96, help="side of the crops in pixels")
     parser.add_argument("--real-share", type=float, default=0.0, help="part of the crops from real pairs")
+    parser.add_argument("--thinned", type=float, default=0.0, help="part of them with thinner haze")
+    parser.add_argument("--toned", type=float, default=0.0, help="part of them made darker or brighter")
     parser.add_argument("--hold-out", type=int, default=-1, help="block of real pairs never seen; -1 = none")
     for name, words in (
         ("lr", "highest learning rate"),
@@ -74,9 +76,22 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
     """Return the crops to learn from: simulated ones, real ones, or both; raises ModelError."""
     if not 0 <= args.real_share <= 1:
         raise ModelError(f"The share of real crops is {args.real_share:g}.", "Take a number from 0 to 1.")
+    for name in ("thinned", "toned"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise ModelError(f"--{name} is {getattr(args, name):g}.", "Take a number from 0 to 1.")
     scenes = [load_scenes(args.pack).part(TRAINING)] if args.real_share < 1 else []
     pairs = load_pairs(args.pack).without(args.hold_out) if args.real_share > 0 else None
-    return Sampler(scenes, pairs, args.crop, args.batch, args.seed, args.real_share, TRAIN)
+    return Sampler(
+        scenes,
+        pairs,
+        args.crop,
+        args.batch,
+        args.seed,
+        args.real_share,
+        TRAIN,
+        thinned=args.thinned,
+        toned=args.toned,
+    )
 
 
 def make_validation(args: argparse.Namespace) -> Pairs | None:

@@ -288,6 +288,8 @@ def describe_data(sampler: Sampler) -> dict[str, Any]:
         "batch": sampler.batch,
         "seed": sampler.seed,
         "real_share": sampler.real_share,
+        **({"thinned": sampler.thinned} if sampler.thinned else {}),
+        **({"toned": sampler.toned} if sampler.toned else {}),
         "ranges": asdict(sampler.ranges),
         "scenes": sum(map(len, sampler.scenes)),
         "pairs": 0 if sampler.pairs is None else len(sampler.pairs),
