@@ -1,0 +1,1 @@
+"""Install a runtime and weights: nothing here imports QGIS unless its docstring says so."""
