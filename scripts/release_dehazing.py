@@ -4,8 +4,8 @@
 Writes resources/weights/dehazing.safetensors from FOLDER/all, measures that file on the simulated test
 scenes and FOLDER/fold0 to fold4 on the real pairs with benchmarks/dehazing_accuracy.py, and writes card,
 manifest and docs/models/dehazing.md. ``released`` only where the cross-validation beats the dark channel
-and the affine, and the file beats the dark channel on simulated scenes, each by more than the half width
-of the 95 % interval.
+(OMEGA 0.95 and 0.3) and the affine, and the file beats the dark channel on simulated scenes, each by more
+than the half width of the 95 % interval.
 """
 
 from __future__ import annotations
@@ -96,13 +96,18 @@ def lower(figure: list[float | None]) -> float:
 
 
 def beats_baselines(figures: Mapping[str, Any]) -> bool:
-    """Whether the network beats both baselines on real pairs and the dark channel on simulated scenes."""
+    """Whether the network beats the affine on real pairs, and the dark channel there and on simulated scenes.
+
+    The dark channel with its default OMEGA and with the gentle one that serves real pairs best.
+    """
     real = figures["real"]["rows"]["network, five folds"]
     simulated = figures["simulated"]["rows"]["network"]
     return (
         lower(real["gain_over_affine"]) > 0
         and lower(real["gain_over_dark_channel"]) > 0
+        and lower(real["gain_over_gentle_dark_channel"]) > 0
         and lower(simulated["gain_over_dark_channel"]) > 0
+        and lower(simulated["gain_over_gentle_dark_channel"]) > 0
     )
 
 

@@ -25,6 +25,7 @@ from ..training.checkpoint import read_state
 from .data import Pairs, Sampler, simulated_pairs, unit
 from .metrics import Scores, evaluate, fit_bands, interval
 from .network import PRESETS, DWTMANet
+from .recipe import THINNED
 from .restore import restore
 from .simulate import TRAIN
 from .task import MULTIPLE
@@ -41,7 +42,7 @@ LIMITS: dict[str, tuple[float, float, float]] = {
     "learning_rate": (1e-7, 0.1, 1e-3),
     "seed": (0, 2**31 - 1, 0),
 }
-#: Part of the crops that come from pairs where haze is simulated as well; the shipped weights had it too.
+#: Part of the crops that come from pairs where haze is simulated as well: none of both is the rarer one.
 REAL_SHARE = 0.5
 #: Crops that are scored after an epoch, and at the end; spread evenly. Scoring one takes a step's share.
 WATCHED, SCORED = 48, 400
@@ -173,7 +174,7 @@ def learn(
     clear = crops.part("clear", validation=False)
     assert clear is not None
     scenes = [clear] if wishes.simulate else []
-    sampler = Sampler(scenes, own, wishes.crop, wishes.batch, wishes.seed, REAL_SHARE, TRAIN)
+    sampler = Sampler(scenes, own, wishes.crop, wishes.batch, wishes.seed, REAL_SHARE, TRAIN, THINNED)
     if held_out is None:
         held_out = simulated_pairs(_some(crops.part("clear", validation=True), SCORED), TRAIN)
     steps = wishes.epochs * -(-len(clear) // wishes.batch)
