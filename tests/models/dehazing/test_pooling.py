@@ -41,7 +41,9 @@ def test_feature_every_place_that_pools_is_replaced(net: DWTMANet) -> None:
 def test_oracle_means_of_a_picture_give_its_own_answer(net: DWTMANet) -> None:
     image = picture(1)
     fixed = with_means(net, pooled_means(net, [(image, 7.0)]))
-    torch.testing.assert_close(answer(fixed, image), answer(net, image))
+    want = answer(net, image)
+    # the Fourier attention magnifies the last bit of a mean
+    torch.testing.assert_close(answer(fixed, image), want, rtol=0, atol=1e-4 * float(want.abs().max()))
 
 
 def test_oracle_means_are_weighted(net: DWTMANet) -> None:
