@@ -54,6 +54,11 @@ class LockFile:
         self._handle = handle
         return self._read()
 
+    @property
+    def handle(self) -> int | None:
+        """Return the locked handle: a child that keeps it open keeps the lock."""
+        return self._handle
+
     def note(self, **fields: Any) -> None:
         """Replace the note and force it to the disk, because it must be there after a power cut."""
         assert self._handle is not None

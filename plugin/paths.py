@@ -42,12 +42,13 @@ def runtimes_folder() -> Path:
     return home() / "runtimes"
 
 
-def new_log(name: str) -> Path:
+def new_log(name: str, base: Path | None = None) -> Path:
     """Create and return an empty log file for a run, and remove all but the newest 20; raises OSError.
 
-    Names sort by time; ``name`` says what runs and may hold anything.
+    Names sort by time; ``name`` says what runs and may hold anything. ``base`` is KESTREL_HOME, where
+    that is not this process's own.
     """
-    folder = _folder("logs")
+    folder = _folder("logs", base)
     label = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = folder / f"{stamp}-{os.getpid()}-{next(_counter):04d}-{label}.log"
@@ -69,7 +70,7 @@ def kestrel_version() -> str:
     return "unknown"
 
 
-def _folder(name: str) -> Path:
-    folder = home() / name
+def _folder(name: str, base: Path | None = None) -> Path:
+    folder = (base or home()) / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

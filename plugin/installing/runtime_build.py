@@ -8,67 +8,32 @@ Standard library only: it runs in a QgsTask, in qgis_process and in tests withou
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import paths
-from .installed import RuntimeInfo, State, state
+from ..lockfile import Busy, LockFile
+from . import children, pip
+from .disk import check_space, needed_mb
+from .errors import InstallError
+from .filling import Filling
+from .installed import COMPLETE, RuntimeInfo, State, problem, read_complete, state
+from .options import ACCELERATORS, Events, Options
+from .sweep import remove_unfinished, sweep
+from .target import Target, find_target
 
 if TYPE_CHECKING:
     from .interpreters import Base
 
 __all__ = ["Events", "Options", "RuntimeInfo", "State", "install", "state"]
 
-ACCELERATORS = ("auto", "cpu", "cuda")
-
-
-def _nothing(*_: object) -> None:
-    """Ignore an event nobody listens to."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to install and how to reach it; every field has a default that suits most users."""
-
-    #: KESTREL_HOME.
-    home: Path = field(default_factory=paths.home)
-    #: ``auto`` takes CUDA when the driver answers, else the CPU build.
-    accelerator: str = "auto"
-    #: A folder of wheels: nothing else is asked then, no network is needed.
-    wheels: Path | None = None
-    #: Build anew even where a complete runtime of the same packages exists.
-    rebuild: bool = False
-    #: QGIS's proxy as ``http://user:password@host:port``; a proxy of the environment comes first.
-    proxy: str = ""
-    #: Hosts that QGIS reaches without its proxy, separated by commas.
-    no_proxy: str = ""
-    #: QGIS's additional certificates (PEM); certificates of the environment or pip's come first.
-    certificates: Path | None = None
-    #: QGIS's own folders, which are dropped from PATH (application folder, ``apps/...``).
-    qgis_folders: tuple[str, ...] = ()
-    #: The environment to start from.
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    #: Without a line, a byte or a file from pip for this long the installation has stalled.
-    stall_s: float = 120.0
-    #: Where sources.json and the locks lie; tests give toy packages.
-    resources: Path = paths.ROOT / "resources" / "runtime"
-
-
-@dataclass(frozen=True)
-class Events:
-    """Who is told what; called from the thread that runs ``install``, never concurrently."""
-
-    #: (fraction 0 to 1, what is being done now)
-    progress: Callable[[float, str], None] = _nothing
-    #: one line worth reading (sizes, sources, stages)
-    info: Callable[[str], None] = _nothing
-    #: one sentence the user should see
-    warning: Callable[[str], None] = _nothing
-    #: every line that venv and pip print, for a log panel
-    line: Callable[[str], None] = _nothing
+#: An installer that was just killed may hold the lock for a moment, until its child has noticed.
+BUSY_S = 3.0
 
 
 def install(
@@ -85,4 +50,133 @@ def install(
     ``cancelled``; whatever is raised, complete runtimes are as they were. The log of an attempt lies
     in KESTREL_HOME/logs; ``RuntimeInfo.log`` and the error's hint name it.
     """
-    raise NotImplementedError
+    events = events or Events()
+    build = _Build(base, options, events, cancelled)
+    try:
+        return build.run()
+    except children.Cancelled:
+        raise InstallError(
+            "cancelled", "The installation was cancelled.", "What was downloaded is kept."
+        ) from None
+    except OSError as error:
+        raise build.explain(error) from error
+
+
+class _Build:
+    """One installation: its lock, its log, its stages."""
+
+    def __init__(self, base: Base, options: Options, events: Events, cancelled: Callable[[], bool]) -> None:
+        self.base = Path(base.python)
+        self.source = str(getattr(base, "source", ""))
+        self.options = options
+        self.events = events
+        self.cancelled = cancelled
+        self.runtimes = options.home / "runtimes"
+        self.lock = LockFile(os.fspath(self.runtimes / "install.lock"))
+
+    def run(self) -> RuntimeInfo:
+        """Return a complete runtime; raises InstallError, children.Cancelled, OSError."""
+        self._check_options()
+        target = find_target(self.base, self.options)
+        self.runtimes.mkdir(parents=True, exist_ok=True)
+        self._acquire()
+        try:
+            if not self.options.rebuild:
+                for info in read_complete(self.runtimes):
+                    if info.folder.name.partition("-")[0] == target.key and not problem(info):
+                        os.utime(info.folder / COMPLETE)  # the newest is the one that is used
+                        self.events.progress(1.0, "already installed")
+                        return info
+            remove_unfinished(self.runtimes)
+            return self._install(target)
+        finally:
+            shutil.rmtree(pip.temporary_folder(self.options.home), ignore_errors=True)
+            self.lock.release()
+
+    def explain(self, error: OSError) -> InstallError:
+        """Return the sentence for what the file system refused."""
+        where = error.filename or self.options.home
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            return InstallError(
+                "disk",
+                f"The disk is full ({self.options.home}).",
+                "Free some space, or name a folder on another disk in the variable KESTREL_HOME.",
+            )
+        return InstallError(
+            "home",
+            f"Kestrel cannot write {where} ({error.strerror or error}).",
+            "Make the folder writable, close programs that use it, or name another one in the variable "
+            "KESTREL_HOME.",
+        )
+
+    def _check_options(self) -> None:
+        options = self.options
+        if options.accelerator not in ACCELERATORS:
+            raise InstallError(
+                "platform",
+                f"ACCELERATOR is {options.accelerator!r}.",
+                f"Choose one of {', '.join(ACCELERATORS)}.",
+            )
+        if options.wheels and not any(options.wheels.glob("*.whl")):
+            raise InstallError(
+                "wheels",
+                f"The wheel folder {options.wheels} holds no file that ends in .whl.",
+                "Fill it on a machine with a network by `pip download` for the same system and Python.",
+            )
+
+    def _acquire(self) -> None:
+        ends = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self.lock.acquire()
+                return
+            except Busy:
+                if time.monotonic() > ends:
+                    raise InstallError(
+                        "busy",
+                        "Another QGIS is installing a runtime right now.",
+                        "Wait until it has finished; the result serves both.",
+                    ) from None
+            if self.cancelled():
+                raise children.Cancelled
+            time.sleep(0.1)
+
+    def _install(self, target: Target) -> RuntimeInfo:
+        options = self.options
+        needed = needed_mb(target.lock, target.build, local=options.wheels is not None)
+        check_space(options.home, needed)
+        log = paths.new_log("install-runtime", options.home)
+        self.events.info(
+            f"Building a runtime on Python {target.version[0]}.{target.version[1]} ({self.base}) with "
+            f"{target.build.plain} for {target.build.accelerator.upper()}."
+        )
+        if options.wheels is None:
+            download = target.lock.download_mb + target.build.download_mb
+            self.events.info(f"About {download} MB to download, at most {needed / 1000:.1f} GB of disk.")
+        shutil.rmtree(pip.temporary_folder(options.home), ignore_errors=True)
+        pip.temporary_folder(options.home).mkdir(parents=True)
+        handle = self.lock.handle
+        kept_open = () if handle is None else (handle,)
+        filling = Filling(self.base, self.source, options, self.events, self.cancelled, log, kept_open)
+        folder = self._free_folder(target.key)
+        try:
+            info = filling.fill(folder, target)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        # kept after a failure: the next attempt finds what was downloaded
+        shutil.rmtree(pip.cache_folder(options.home), ignore_errors=True)
+        for old in sweep(self.runtimes, folder):
+            self.events.info(f"Removed the older runtime in {old}.")
+        self.events.progress(1.0, "ready")
+        self.events.info(f"The runtime in {folder} is ready; it runs on {info.device}.")
+        return info
+
+    def _free_folder(self, key: str) -> Path:
+        """Return a folder that is not there yet: a complete runtime stays until the new one is."""
+        number = 1
+        while True:
+            folder = self.runtimes / (key if number == 1 else f"{key}-{number}")
+            if not folder.exists():
+                return folder
+            number += 1
