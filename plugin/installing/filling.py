@@ -153,8 +153,10 @@ class Filling:
                     raise
                 self._write(f"{index}: {error.message}")
         if build.sources:
-            text = f"torch's own index cannot be used, so {build.plain} comes from the index pip is configured "
-                "to use"
+            text = (
+                f"torch's own index cannot be used, so {build.plain} comes from the index that pip is "
+                "configured to use"
+            )
             if build.accelerator == "cpu":
                 text += "; that may be the CUDA build, about 3 GB to download and 7 GB on disk"
             self.events.warning(text + ".")
