@@ -43,12 +43,13 @@ class Choice:
     warning: str | None = None
 
 
-def choose_rgb(dataset: DatasetReader) -> Choice:
+def choose_rgb(dataset: DatasetReader, purpose: str = "dehazing") -> Choice:
     """Choose red, green and blue: by colour interpretation, name or wavelength, else the first three.
 
-    Alpha is never chosen. Raises EngineError for fewer than three bands and for a colour table.
+    Alpha is never chosen. ``purpose``: what needs them, for messages. Raises EngineError for fewer than
+    three bands and for a colour table.
     """
-    usable = _usable(dataset)
+    usable = _usable(dataset, purpose)
     meanings = dataset.colorinterp
     named = _by_name(dataset, usable)
     if all(meaning in meanings for meaning in RGB):
@@ -63,9 +64,11 @@ def choose_rgb(dataset: DatasetReader) -> Choice:
     return Choice(first, "the first three", _guess_warning(dataset, usable, first))
 
 
-def check_typed(bands: Sequence[int], dataset: DatasetReader) -> tuple[int, int, int]:
+def check_typed(
+    bands: Sequence[int], dataset: DatasetReader, purpose: str = "dehazing"
+) -> tuple[int, int, int]:
     """Return typed BANDS as red, green, blue; raises EngineError unless they are three different colours."""
-    usable = _usable(dataset)
+    usable = _usable(dataset, purpose)
     name = _name(dataset)
     hint = "Write three band numbers, e.g. 3,2,1, or leave BANDS empty for the automatic choice."
     typed = ", ".join(map(str, bands))
@@ -109,16 +112,16 @@ def bands_for(task: Task, scene: Scene, typed: Sequence[int], track: Track) -> S
     return scene.with_bands(bands)
 
 
-def visible_bands(scene: Scene, typed: Sequence[int], track: Track) -> Scene:
+def visible_bands(scene: Scene, typed: Sequence[int], track: Track, purpose: str = "dehazing") -> Scene:
     """Return the scene with red, green and blue chosen, as typed or automatically; logs the choice.
 
     Raises EngineError where the raster has no such bands.
     """
     with gdal_env(), open_dataset(scene.path) as dataset:
         if typed:
-            choice = Choice(check_typed(typed, dataset), "as BANDS says")
+            choice = Choice(check_typed(typed, dataset, purpose), "as BANDS says")
         else:
-            choice = choose_rgb(dataset)
+            choice = choose_rgb(dataset, purpose)
     listed = ", ".join(map(str, choice.bands))
     track.info(f"Red, green, blue are bands {listed} of {scene.path.name} ({choice.how}).")
     if choice.warning:
@@ -161,7 +164,7 @@ def refuse_sar(scene: Scene, statistics: Sequence[Statistics | None] = ()) -> No
         )
 
 
-def _usable(dataset: DatasetReader) -> list[int]:
+def _usable(dataset: DatasetReader, purpose: str = "dehazing") -> list[int]:
     """Return all bands but alpha; raises EngineError for fewer than three."""
     bands = [b for b, meaning in enumerate(dataset.colorinterp, 1) if meaning != ColorInterp.alpha]
     if len(bands) < 3:
@@ -170,7 +173,7 @@ def _usable(dataset: DatasetReader) -> list[int]:
         besides = " besides alpha" if len(bands) < dataset.count else ""
         raise EngineError(
             "input",
-            f"{_name(dataset)} has {has}{besides}; dehazing needs three visible bands (red, green, blue).",
+            f"{_name(dataset)} has {has}{besides}; {purpose} needs three visible bands (red, green, blue).",
             "Choose a colour or multi-band raster, or merge the bands into one file first.",
         )
     return bands

@@ -258,8 +258,8 @@ class Answered:
         factor = self._plan.factor
         row, col = piece.top // factor, piece.left // factor
         rows, cols = -(-piece.bottom // factor) - row, -(-piece.right // factor) - col
-        _, valid = reader.read_bands(row, col, rows, cols)
-        together = valid.all(axis=0).repeat(factor, axis=0).repeat(factor, axis=1)
+        valid = reader.read_valid(row, col, rows, cols)
+        together = valid.repeat(factor, axis=0).repeat(factor, axis=1)
         top, left = piece.top - row * factor, piece.left - col * factor
         return together[top : top + piece.shape[0], left : left + piece.shape[1]].copy()
 

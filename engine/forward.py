@@ -99,7 +99,7 @@ class Forward:
         land = None
         if self._land is not None:
             land = np.stack([self._land.mask(item.tile, self._grid.tile) for item in loaded])
-        prepared = self._task.prepare(stack(loaded, self._task.inputs[0].role, self._grid, land))
+        prepared = self._task.prepare(stack(loaded, self._task.inputs, self._grid, land))
         self._track.add("prepare", time.monotonic() - start)
         return prepared
 

@@ -7,8 +7,12 @@ from typing import Any
 from . import provenance
 from .events import Track
 from .finish import Restored, Written
+from .joined import Joined
+from .matching import Matched
+from .pairs import dates
 from .raster_pieces import Counts
 from .raster_prepare import Prepared
+from .roles import layer_figures
 from .versions import kestrel_version
 
 
@@ -45,6 +49,10 @@ def run_figures(
         "bands": list(scene.bands),
         "device": ready.device,
     }
+    bands: list[Any] = list(scene.bands)
+    if isinstance(scene, Joined):
+        bands = list(scene.labels)
+        used["bands"] = {layer.role: list(layer.scene.bands) for layer in scene.layers}
     figures: dict[str, Any] = {
         "tiles_total": total,
         "tiles_run": counts.tiles_run,
@@ -52,7 +60,7 @@ def run_figures(
         "tiles_nodata": counts.tiles_nodata,
         "valid_pixels": written.valid_pixels,
         "invalid_pixels": written.invalid_pixels,
-        "bands": list(scene.bands),
+        "bands": bands,
         "scaling": {**stretch, "dtype": str(scene.dtype)},
         "stretch": stretch,
         "display": {"low": [low for low, _ in ready.display], "high": [high for _, high in ready.display]},
@@ -66,6 +74,11 @@ def run_figures(
         "pixel_m": scene.georef.pixel_m(scene.width / 2, scene.height / 2),
         "seconds": track.seconds,
     }
+    if isinstance(scene, Joined):
+        figures["layers"] = layer_figures(scene)
+        figures["dates"] = dates(scene, ready.job.params)
+        figures["registration"] = None if scene.registration is None else scene.registration.figures()
+        figures["radiometry_matched"] = any(isinstance(each, Matched) for each in ready.scalings)
     if isinstance(finisher, Restored):
         assert written.tally is not None
         figures["valid_pixels"] = written.tally.valid_pixels

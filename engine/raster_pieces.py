@@ -16,6 +16,8 @@ from .errors import EngineError
 from .events import Track
 from .finish import Written
 from .forward import Forward
+from .joined import Joined
+from .joined_tiles import JoinedLoader
 from .loop import TILES_FROM, Clock, batches, telling_how_far
 from .pipeline import WriteBehind, read_ahead
 from .raster_plan import Piece, RasterPlan
@@ -122,10 +124,13 @@ class _Blender:
             self._sink.put(piece, self._ready.finisher.finish(reader, piece, sums, self._written))
 
 
-def _loader(ready: Prepared, panel: Piece) -> Loader:
+def _loader(ready: Prepared, panel: Piece) -> Loader | JoinedLoader:
+    counts = functools.partial(ready.plan.counts, piece=panel)
+    if isinstance(ready.scene, Joined):
+        parts = tuple(ready.scene.parts.values())
+        return JoinedLoader(ready.plan.grid, ready.task.inputs, parts, ready.scalings, counts)
     wanted = ready.task.inputs[0]
     fill = {"median": 0.5, "zero": 0.0, "nearest": None}[wanted.fill]
-    counts = functools.partial(ready.plan.counts, piece=panel)
     return Loader(ready.plan.grid, wanted, ready.scalings, fill, counts)
 
 

@@ -14,7 +14,9 @@ from .events import Track
 from .finish import Answered, Finisher, Restored, ground
 from .heap import give_back
 from .job import Job
+from .joined import Joined
 from .loop import telling_how_far
+from .matching import pair_stretch
 from .plan import number
 from .raster_plan import RasterPlan, plan_raster
 from .region import Region
@@ -57,20 +59,23 @@ def prepare(
     ground(scene, plan)  # refuses what lies on no grid, before anything is read
     rect = region.rect if region else None
     with track.stage("statistics", 0.02), telling_how_far(lambda: 0.0, scene):
+        match = _match(job, task)
         # bytes are stretched from 0 to 255 whatever they are: their percentiles are worth no second
-        plain = task.inputs[0].scale.mode == "auto" and all(
-            scene.dtypes[b - 1] == np.uint8 for b in scene.bands
-        )
+        plain = not match and all(each.scale.mode == "auto" for each in task.inputs)
+        plain = plain and all(scene.dtypes[b - 1] == np.uint8 for b in scene.bands)
         statistics = band_statistics(scene, rect, track, brief=plain)
         if task.change:
             refuse_sar(scene, statistics)
-        scalings = resolve_stretch(task.inputs[0].scale, statistics, scene.bands)
-        warning = outside_warning(scalings, statistics, scene.bands)
+        if isinstance(scene, Joined):
+            scalings = pair_stretch(task, scene, statistics, match)
+        else:
+            scalings = resolve_stretch(task.inputs[0].scale, statistics, scene.bands)
+        warning = outside_warning(scalings, statistics, scene.labels)
         if warning:
             track.warn(warning)
         if all(found is None for found in statistics):
-            track.warn(f"{scene.path.name} has no valid pixel in the chosen bands; nothing was computed.")
-    for band, scaling in zip(scene.bands, scalings, strict=True):
+            track.warn(f"{scene.title} has no valid pixel in the chosen bands; nothing was computed.")
+    for band, scaling in zip(scene.labels, scalings, strict=True):
         track.info(f"Stretch of band {band}: {scaling.low:.6g} to {scaling.high:.6g}, from {scaling.source}.")
     with track.stage("survey", 0.05), telling_how_far(lambda: 0.0, scene):
         task = survey(task, scene, scalings, rect, track)
@@ -82,6 +87,14 @@ def prepare(
     finisher = finisher_for(job, scene, plan, task, scalings)
     shown = display(scalings, statistics)
     return Prepared(job, scene, region, task, device, scalings, plan, finisher, shown, tile)
+
+
+def _match(job: Job, task: Task) -> bool:
+    """Return MATCH_RADIOMETRY; raises EngineError where there is nothing to match."""
+    match = bool(job.params.get("match_radiometry"))
+    if match and not task.pair:
+        raise EngineError("parameter", f"{task.name} has no second date whose values could be matched.")
+    return match
 
 
 def finisher_for(

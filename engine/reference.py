@@ -84,19 +84,19 @@ def check_reference(
     is not known or it does not overlap the output.
     """
     clear, notes = _open(scene, path, bands, words)
-    _check_places(scene, clear, words)
+    check_places(scene, clear, words)
     gains, offsets, more = _units(scene, clear, words)
     notes += more
     move = ~clear.georef.affine * scene.georef.affine
     size = max(scene.width, scene.height)
     even = max(abs(move.a - 1), abs(move.b), abs(move.d), abs(move.e - 1)) * size < SAME_PX
-    even = even and _same_crs(scene.georef, clear.georef)
+    even = even and same_crs(scene.georef, clear.georef)
     offset = (round(move.f), round(move.c)) if even else None
     shift = (move.c - round(move.c), move.f - round(move.f)) if even else None
     row, col, height, width = rect or (0, 0, scene.height, scene.width)
     outline = shapely.box(col, row, col + width, row + height)
-    footprint = _footprint(scene, clear)
-    if shapely.area(shapely.intersection(footprint, outline)) == 0:
+    place = footprint(scene, clear)
+    if shapely.area(shapely.intersection(place, outline)) == 0:
         raise EngineError(
             "parameter",
             f"{words.label} {clear.path.name} does not overlap {words.target}.",
@@ -108,7 +108,7 @@ def check_reference(
     if offset is not None and _under(clear, offset, (row, col, height, width)) is None:
         offset = shift = None  # it overlaps, so its longitudes are a turn apart: the warper knows that
     # around the Earth a degree raster has its footprint several times
-    area = max(map(shapely.area, shapely.get_parts(footprint)))
+    area = max(map(shapely.area, shapely.get_parts(place)))
     finer = (clear.width * clear.height / area) ** 0.5
     if offset is None:
         notes += (f"{words.noun} was resampled (bilinear) to {words.target}'s grid.",)
@@ -175,7 +175,7 @@ def _source(
     """Return the window of the reference that lies under scene pixels, None where there is none."""
     outline = densified(shapely.box(col, row, col + width, row + height))
     layer = polygons_of(shapely.transform(outline, scene.georef.to_layer))
-    if scene.georef.crs is not None and not _same_crs(scene.georef, clear.georef):
+    if scene.georef.crs is not None and not same_crs(scene.georef, clear.georef):
         layer = near(layer, clear, scene.georef.crs)
     under = to_pixels(layer, scene.georef.crs, clear.georef)
     reach = REACH_PX * max(1.0, finer)
@@ -205,15 +205,16 @@ def _clipped(scene: Scene, top: int, left: int, bottom: int, right: int) -> tupl
     return (top, left, bottom - top, right - left) if bottom > top and right > left else None
 
 
-def _footprint(scene: Scene, clear: Scene) -> shapely.Geometry:
+def footprint(scene: Scene, clear: Scene) -> shapely.Geometry:
     """Return the reference's outline in scene pixels."""
     layer = polygons_of(shapely.transform(densified(raster_outline(clear)), clear.georef.to_layer))
-    if not _same_crs(scene.georef, clear.georef):
+    if not same_crs(scene.georef, clear.georef):
         layer = near(layer, scene, clear.georef.crs)
     return to_pixels(layer, clear.georef.crs, scene.georef)
 
 
-def _same_crs(one: Georef, other: Georef) -> bool:
+def same_crs(one: Georef, other: Georef) -> bool:
+    """Return whether two places have one CRS, or both none."""
     if one.crs is None or other.crs is None:
         return one.crs is other.crs
     return bool(one.crs.equals(other.crs, ignore_axis_order=True))
@@ -241,7 +242,8 @@ def _open(scene: Scene, path: str, bands: Sequence[int], words: Words) -> tuple[
     return clear, notes
 
 
-def _check_places(scene: Scene, clear: Scene, words: Words) -> None:
+def check_places(scene: Scene, clear: Scene, words: Words) -> None:
+    """Raise EngineError where one of two rasters has no place, or a CRS that the other lacks."""
     for which in (scene, clear):
         if which.georef.kind in ("gcp", "rpc"):
             raise EngineError(
@@ -276,7 +278,7 @@ def _units(
     Equal data types have equal units; else scale and offset tags must tell the physical value.
     """
     ones, zeros = (1.0,) * len(scene.bands), (0.0,) * len(scene.bands)
-    kinds = [{_kind(which.dtypes[band - 1]) for band in which.bands} for which in (scene, clear)]
+    kinds = [{unit_kind(which.dtypes[band - 1]) for band in which.bands} for which in (scene, clear)]
     if kinds[0] == kinds[1]:
         return ones, zeros, ()
     tags = [_tags(which) for which in (scene, clear)]
@@ -294,7 +296,7 @@ def _units(
     return gains, offsets, (note,)
 
 
-def _kind(dtype: np.dtype) -> str:
+def unit_kind(dtype: np.dtype) -> str:
     """Return the group of data types that hold the same units: bytes, other integers, floats."""
     if dtype.kind == "f":
         return "float"

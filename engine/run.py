@@ -16,11 +16,15 @@ from .device import is_out_of_memory, resolve_device
 from .errors import EngineError
 from .events import Events, Track
 from .job import Job
+from .joined import Joined
+from .loop import telling_how_far
+from .pairs import register
 from .plan import check_size
 from .raster_plan import whole_pixels
 from .raster_run import run_rasters
 from .region import Region, read_region
-from .scene import Scene, open_scene
+from .roles import open_rasters, settle
+from .scene import Scene
 from .stack import prove_stack
 
 __all__ = ["Events", "Outcome", "run_job"]
@@ -109,11 +113,7 @@ def _train(job: Job, track: Track, trainer: Trainer | None) -> dict[str, Any]:
 def look(job: Job, track: Track, builder: Builder | None) -> tuple[Scene, Region | None, Task, str]:
     """Open the scene and build the task for it; return both with the region and the device."""
     with track.stage("opening", 0.005):
-        entry = job.inputs.get("image")
-        if entry is None:
-            raise EngineError("parameter", "The Job names no image.")
-        typed = entry.get("bands") or []
-        scene = open_scene(entry["path"], typed or 1)
+        scene = open_rasters(job)
         region = read_region(scene, job.extent, job.aoi_wkt, job.crs_wkt, track)
     with track.stage("model", 0.01):
         task, device = _build(job, scene, builder)
@@ -123,15 +123,21 @@ def look(job: Job, track: Track, builder: Builder | None) -> tuple[Scene, Region
             check_size(scene, region)
         elif region is not None and job.aoi_wkt is None:
             region = whole_pixels(region, scene)
-        scene = bands_for(task, scene, typed, track)
+        if isinstance(scene, Joined):
+            scene = settle(task, scene, job, track)
+        else:
+            scene = bands_for(task, scene, job.inputs["image"].get("bands") or [], track)
         if task.kind == "boxes":
             for note in (*scene.band_notes, *scene.notes):
                 track.warn(note)
-        elif scene.georef.crs is None:
+        elif scene.georef.crs is None and not isinstance(scene, Joined):
             track.warn(f"{scene.path.name} has no CRS, so the output has none either.")
         _warn_of_pixel_size(task, scene, track)
         for text in task.notes.get("warnings", ()):
             track.warn(text)
+    if isinstance(scene, Joined) and task.pair:
+        with track.stage("registration", 0.015), telling_how_far(lambda: 0.0, scene):
+            scene = register(scene, job, track)
     return scene, region, task, device
 
 

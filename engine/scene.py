@@ -63,6 +63,16 @@ class Scene:
         return self.bands[0]
 
     @property
+    def title(self) -> str:
+        """Return what messages call the scene."""
+        return self.path.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return what messages call the chosen bands, behind the word "band"."""
+        return tuple(map(str, self.bands))
+
+    @property
     def dtype(self) -> np.dtype:
         """Return the first chosen band's dtype."""
         return self.dtypes[self.band - 1]
@@ -115,6 +125,10 @@ class Reader:
         """
         values, valid = self.read_bands(row, col, height, width, self.scene.bands[:1])
         return values[0], valid[0]
+
+    def read_valid(self, row: int, col: int, height: int, width: int) -> np.ndarray:
+        """Return bool (height, width): where every chosen band has data."""
+        return self.read_bands(row, col, height, width)[1].all(axis=0)
 
     def read_bands(
         self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None

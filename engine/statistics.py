@@ -87,9 +87,10 @@ def band_statistics(
     found = _collect(scene, scene.bands, region, track, brief)
     if not len(found[0].samples):
         return (None,) * len(found)
-    for band, statistics in zip(scene.bands, found, strict=True):
+    for label, statistics in zip(scene.labels, found, strict=True):
         if len(statistics.samples) > 1 and _same(statistics.samples):
-            where = f"Band {band} of {scene.path.name}" + (" inside EXTENT/AOI" if region else "")
+            where = f"Band {label}" + (f" of {scene.title}" if label.isdigit() else "")
+            where += " inside EXTENT/AOI" if region else ""
             raise EngineError(
                 "input",
                 f"{where} is constant (all valid pixels are {statistics.minimum:g}).",

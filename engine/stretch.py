@@ -25,12 +25,12 @@ MANY = 0.05
 
 
 def resolve_stretch(
-    scale: Scale, statistics: Sequence[Statistics | None], bands: Sequence[int] | None = None
+    scale: Scale, statistics: Sequence[Statistics | None], bands: Sequence[int | str] | None = None
 ) -> tuple[Scaling, ...]:
     """Fix one Scaling for each band.
 
     ``statistics``: of each band, or None where it has no valid pixel (:func:`.statistics.band_statistics`);
-    ``bands``: their numbers in the file, for messages (default: counted from 1). Automatic is 0..255
+    ``bands``: their numbers or labels, for messages (default: counted from 1). Automatic is 0..255
     for 8-bit data, else the scale's percentiles, or the extremes where those are equal.
 
     Raises EngineError where a given low is not below its high, or numbers and bands do not match.
@@ -63,7 +63,7 @@ def _light(scale: Scale, statistics: Sequence[Statistics]) -> Scaling:
     return Scaling("percentile", low, high, scale.to, f"{source}, the same for all bands")
 
 
-def _given(scale: Scale, index: int, count: int, band: int) -> Scaling:
+def _given(scale: Scale, index: int, count: int, band: int | str) -> Scaling:
     ends = []
     for name, numbers in (("STRETCH_MIN", scale.lows), ("STRETCH_MAX", scale.highs)):
         if len(numbers) not in (1, count):
@@ -104,13 +104,17 @@ def display(
 def outside_warning(
     scalings: Sequence[Scaling],
     statistics: Sequence[Statistics | None],
-    bands: Sequence[int] | None = None,
+    bands: Sequence[int | str] | None = None,
 ) -> str | None:
-    """Return a warning where many valid pixels lie outside a given stretch, or None."""
+    """Return a warning where many valid pixels lie outside a given stretch, or None.
+
+    Values that are brought to another raster's before they are stretched cannot be told.
+    """
     numbers = range(1, len(statistics) + 1) if bands is None else bands
     parts = []
     for scaling, found, band in zip(scalings, statistics, numbers, strict=True):
-        share = outside(scaling, found) if scaling.mode == "given" and found is not None else 0.0
+        own = type(scaling) is Scaling and scaling.mode == "given"
+        share = outside(scaling, found) if own and found is not None else 0.0
         if share > MANY:
             parts.append(f"{share:.0%} of band {band} ({scaling.low:g} to {scaling.high:g})")
     if not parts:

@@ -79,14 +79,21 @@ def pad(image: np.ndarray, shape: tuple[int, int], how: float | str) -> np.ndarr
     return np.pad(image, missing, constant_values=np.float32(how))
 
 
-def stack(loaded: Sequence[Loaded], role: str, grid: Grid, land: np.ndarray | None) -> Tiles:
-    """Return one batch; ``land`` is bool (B, T, T) or None."""
-    images = np.stack([item.image for item in loaded if item.image is not None])
+def stack(loaded: Sequence[Loaded], inputs: Sequence[Input], grid: Grid, land: np.ndarray | None) -> Tiles:
+    """Return one batch, each input's bands under its role; ``land`` is bool (B, T, T) or None."""
+    filled = [item.image for item in loaded if item.image is not None]
+    if len(inputs) == 1:
+        images = {inputs[0].role: np.stack(filled)}
+    else:
+        images, first = {}, 0
+        for each in inputs:
+            images[each.role] = np.stack([image[first : first + each.bands] for image in filled])
+            first += each.bands
     valid = np.zeros((len(loaded), *grid.tile), bool)
     for place, item in zip(valid, loaded, strict=True):
         place[: item.valid.shape[0], : item.valid.shape[1]] = item.valid
     return Tiles(
-        images={role: images},
+        images=images,
         valid=valid,
         land=land,
         rows=np.array([item.tile.row for item in loaded]),

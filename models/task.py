@@ -51,15 +51,17 @@ class Input:
 
     ``bands``: how many. ``gsd``: pixel sizes in metres the model was made for (a pixel outside
     warns), or None. ``fill``: what invalid pixels become after scaling (``median``: the scene's
-    median, ``nearest``: nearest valid value in the tile, ``zero``). ``pad``: how a raster smaller
-    than a tile is filled up: ``reflect`` (repeated) or a constant in scaled units.
+    median, ``nearest``: nearest valid value in the tile, ``zero``, ``other``: with two inputs of as many
+    bands, the value that the other one has there, and where neither has one, the nearest of the first
+    for both - no fill differs between them). ``pad``: how a raster smaller than a tile is filled up:
+    ``reflect`` (repeated) or a constant in scaled units.
     """
 
     role: str
     bands: int = 1
     gsd: tuple[float, float] | None = None
     scale: Scale = field(default_factory=Scale)
-    fill: Literal["median", "nearest", "zero"] = "median"
+    fill: Literal["median", "nearest", "zero", "other"] = "median"
     pad: float | Literal["reflect"] = "reflect"
 
 
@@ -97,8 +99,9 @@ class Tiles:
 class Block:
     """A piece of the scene's lattice (CONTRACTS.md, section 6), for what a task asks of the whole scene.
 
-    ``image``: float32 (C, h, w), scaled, 0 where invalid. ``valid``: bool (h, w), True where every
-    band is valid. ``row``, ``col``: its upper left pixel in the scene.
+    ``image``: float32 (C, h, w), scaled, 0 where invalid; of several inputs, their bands one after
+    another as the task lists them. ``valid``: bool (h, w), True where every band is valid. ``row``,
+    ``col``: its upper left pixel in the scene.
     """
 
     image: np.ndarray
@@ -122,6 +125,10 @@ class Task:
     ``survey``: what the task asks of the whole scene before any tile: called once with blocks of the
     lattice, returns the task to run.
 
+    ``pair``: the inputs are two dates of one ground, seen alike: band for band they share one stretch,
+    and how far they lie beside each other is measured. ``smallest``: side in pixels that the ground
+    shared by several inputs must have.
+
     ``prepare(Tiles) -> Any`` and ``predict(Any) -> list``: for kind ``boxes`` the list holds one
     float32 array (N, 6) or (N, 7) per tile: x1, y1, x2, y2 in tile pixels (pixel edges: the first
     pixel spans 0..1), score 0..1, class index, and optionally 1 where the task itself knows that
@@ -144,6 +151,8 @@ class Task:
     factor: int = 1
     change: bool = False
     survey: Callable[[Iterator[Block]], Task] | None = None
+    pair: bool = False
+    smallest: int = 0
     model_id: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
 
