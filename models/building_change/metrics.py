@@ -89,7 +89,8 @@ class Curve:
     def of(cls, score: np.ndarray, truth: np.ndarray, top: float = 1.0) -> Curve:
         """Count one image: ``score`` float, ``truth`` bool, of one shape."""
         index = np.clip(score.astype(np.float64) * (BINS / top), 0, BINS - 1).astype(np.int64)
-        return cls(*(np.bincount(index[mask], minlength=BINS) for mask in (truth, ~truth)), top)
+        changed, unchanged = (np.bincount(index[mask], minlength=BINS) for mask in (truth, ~truth))
+        return cls(changed, unchanged, top)
 
     def __add__(self, other: Curve) -> Curve:
         """Return the counts of both."""
