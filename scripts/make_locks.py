@@ -43,7 +43,7 @@ PLATFORMS = {
     "linux-x86_64": [_glibc(28, "x86_64"), _glibc(41, "x86_64")],
     "linux-aarch64": [_glibc(28, "aarch64"), _glibc(41, "aarch64")],
     "windows-x86_64": [["win_amd64"]],
-    "macos-arm64": [["macosx_12_0_arm64"], ["macosx_15_0_arm64"]],
+    "macos-arm64": [["macosx_14_0_arm64"], ["macosx_15_0_arm64"]],  # rasterio 1.4.4 begins at macOS 14
 }
 
 #: What markers see there (pip's own see the Python that runs this script).

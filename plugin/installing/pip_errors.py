@@ -145,7 +145,9 @@ def classify(text: str) -> InstallError:
 def stalled(text: str, seconds: float) -> InstallError:
     """Return the error for a pip that did nothing for ``seconds`` and was stopped."""
     cause = next(cause for cause in CAUSES if cause.code == "stall")
-    host = _first(_HOSTS, text) or "the package index"
+    # the debugging lines name the last address before the silence
+    asked = re.findall(r"(?:Getting page|Downloading from URL) https?://(?:[^/@\s]*@)?([^/:\s]+)", text)
+    host = asked[-1] if asked else _first(_HOSTS, text) or "the package index"
     return InstallError(
         "stall", f"The connection to {host} stalled: nothing came for {seconds:.0f} s.", cause.hint
     )

@@ -34,6 +34,8 @@ __all__ = ["Events", "Options", "RuntimeInfo", "State", "install", "state"]
 
 #: An installer that was just killed may hold the lock for a moment, until its child has noticed.
 BUSY_S = 3.0
+#: These failures are a full disk's when so little is left: ensurepip, for one, keeps the cause to itself.
+UNCLEAR, FULL_BYTES = ("venv", "pip", "probe"), 50_000_000
 
 
 def install(
@@ -161,6 +163,12 @@ class _Build:
         folder = self._free_folder(target.key)
         try:
             info = filling.fill(folder, target)
+        except InstallError as error:
+            full = error.code in UNCLEAR and shutil.disk_usage(options.home).free < FULL_BYTES
+            shutil.rmtree(folder, ignore_errors=True)
+            if full:
+                raise self.explain(OSError(errno.ENOSPC, error.message)) from error
+            raise
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
