@@ -21,6 +21,7 @@ from pathlib import Path
 from . import paths, settings
 from .environment import child_environment
 from .errors import WorkerCancelled, WorkerError
+from .installing import installed
 
 #: What methods without torch need. A Python without torch still runs those.
 NEEDED = ("numpy", "rasterio", "shapely", "geopandas", "pyogrio", "scipy")
@@ -131,18 +132,12 @@ def _named(source: str, named: str) -> Candidate:
 def _managed() -> Candidate:
     """Look for the newest complete runtime; a folder without complete.json does not exist."""
     source = "managed runtime"
-    folder = paths.runtimes_folder()
-    complete = sorted(folder.glob("*/complete.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in complete:
-        try:
-            python = json.loads(path.read_text(encoding="utf-8"))["python"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        # relative to the runtime's own folder, or absolute
-        python = os.path.join(os.path.dirname(path), str(python))
-        if os.path.isfile(python) and os.access(python, os.X_OK):
-            return Candidate(source, python, True, f"installed in {path.parent}")
-    return Candidate(source, "", False, f"none is installed in {folder}")
+    now = installed.state(paths.home())
+    if now.status == "ready" and now.info is not None:
+        return Candidate(source, os.fspath(now.info.python), True, f"installed in {now.info.folder}")
+    if now.status == "none":
+        return Candidate(source, "", False, f"none is installed in {paths.runtimes_folder()}")
+    return Candidate(source, "", False, now.message.rstrip("."))
 
 
 def _own(cancelled: Callable[[], bool]) -> Candidate:

@@ -24,6 +24,7 @@ from . import paths
 from . import warm as warm_pool
 from .environment import child_environment
 from .errors import WorkerCancelled, WorkerError
+from .installing import sweep
 from .runtime import find_runtime
 
 POLL_S = 0.1
@@ -49,6 +50,8 @@ class WorkerProcess:
         self.log = log
         self.lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        # an installation elsewhere leaves this runtime alone as long as the mark is held
+        self._mark = sweep.mark(python, paths.runtimes_folder())
         try:
             with open(log, "ab") as stderr:
                 self.process = subprocess.Popen(
@@ -64,6 +67,7 @@ class WorkerProcess:
                     creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
                 )
         except OSError as error:
+            self._unmark()
             raise WorkerError(
                 f"The worker does not start with {python} ({error.strerror}).",
                 "Check the setting kestrel/python or the variable KESTREL_PYTHON.",
@@ -94,6 +98,7 @@ class WorkerProcess:
         self._outbox.put(None)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(LEAVE_S)
+        self._unmark()
 
     def close(self) -> None:
         """Ask the worker to leave, wait a moment, kill what is left."""
@@ -102,6 +107,10 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(LEAVE_S)
         self.kill()
+
+    def _unmark(self) -> None:
+        if self._mark:
+            self._mark.release()
 
     def _read(self) -> None:
         stream = self.process.stdout
