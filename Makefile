@@ -2,7 +2,7 @@
 # Paths stay relative: the checkout's folder may hold spaces.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-test demo test test-all lint format bench docs clean
+.PHONY: help setup setup-test demo test test-all lint format bench docs package clean
 
 PYTHON := .venv/bin/python
 # QGIS's own Python modules; QgsApplication.pkgDataPath() says the same on Debian.
@@ -17,6 +17,7 @@ help:
 	@echo "make lint               ruff and mypy"
 	@echo "make bench              the measured claims of benchmarks/README.md"
 	@echo "make docs               write docs/algorithms/ from the help texts of the dialogs"
+	@echo "make package            make and check the plugin zip and the weight packs in build/package/"
 
 setup:
 	@scripts/setup run
@@ -48,6 +49,9 @@ bench: setup-test
 docs: setup
 	@$(PYTHON) scripts/make_docs.py
 	@$(PYTHON) scripts/make_cards.py
+
+package: setup-test
+	@$(PYTHON) scripts/package.py
 
 clean:
 	rm -rf build .kestrel/qgis
