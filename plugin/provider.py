@@ -37,6 +37,8 @@ class KestrelProvider(QgsProcessingProvider):
         from ..algorithms.dehaze_dark_channel import DehazeDarkChannel
         from ..algorithms.detect_ships import DetectShips
         from ..algorithms.detect_ships_cfar import DetectShipsCfar
+        from ..algorithms.install_runtime import InstallRuntime
+        from ..algorithms.install_weights import InstallWeights
         from ..algorithms.runtime_status import RuntimeStatus
         from ..algorithms.train_dehazing import TrainDehazing
 
@@ -46,6 +48,8 @@ class KestrelProvider(QgsProcessingProvider):
             Dehaze,
             DehazeDarkChannel,
             TrainDehazing,
+            InstallRuntime,
+            InstallWeights,
             RuntimeStatus,
         ):
             self.addAlgorithm(algorithm())

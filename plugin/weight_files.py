@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import paths
+from .installing.weight_check import SUFFIX, model_of
 from .texts import tr
 
 FOLDER = paths.ROOT / "resources" / "weights"
-SUFFIX = ".safetensors"
 
 #: A longer header is refused by the worker as well (ENGINE.md, section 9).
 _HEADER_LIMIT = 100_000_000
@@ -40,13 +40,25 @@ def family(entries: Mapping[str, Any], model: str) -> list[str]:
 
 
 def offered(model: str) -> list[str]:
-    """Return the names that a dialog lists for a model: released and installed (CONTRACTS.md, section 7)."""
+    """Return the names that a dialog lists for a model (CONTRACTS.md, section 7).
+
+    Those released that came with the plugin, and whatever somebody installed that fits.
+    """
     entries = shipped()
-    return sorted(
+    released = {
         name
         for name in family(entries, model)
         if entries[name].get("status") == "released" and _installed(entries[name])
-    )
+    }
+    return sorted(released | set(_added(entries, model)))
+
+
+def _added(entries: Mapping[str, dict[str, Any]], model: str) -> Iterable[str]:
+    """Return the names of a model's weights in KESTREL_HOME/weights, the manifest's by their key there."""
+    keys = {str(entry.get("file")): name for name, entry in entries.items()}
+    for path in (paths.home() / "weights").glob(f"*{SUFFIX}"):
+        if re.fullmatch(r"\w[\w.-]*", path.stem) and model_of(read_card(os.fspath(path)), entries) == model:
+            yield keys.get(path.name, path.stem)
 
 
 def read_card(path: str) -> dict[str, Any]:
