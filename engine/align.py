@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import shapely
@@ -21,6 +21,9 @@ from .statistics import Rect
 
 #: Samples along an axis for each pixel of the grid at most, where a layer is finer.
 MOST_SAMPLES = 8
+#: Source pixels a side that are interpolated at once, whatever the window: positions alone take 16 bytes
+#: for each, and a block of rows of a wide scene has millions. But never fewer than MIN_SIDE of the grid.
+PIECE, MIN_SIDE = 512, 64
 #: A layer less than so many times finer is not averaged: bilinear weights see its pixels all the same.
 FINER = 1.25
 
@@ -52,48 +55,70 @@ class Layer:
         """Return whether its pixels are interpolated."""
         return self.offset is None
 
-    def with_bands(self, bands: Sequence[int]) -> Layer:
-        """Return the same layer with other bands chosen."""
-        return replace(self, scene=self.scene.with_bands(bands))
-
-    def read(
-        self, reader: Reader, rect: Rect, bands: Sequence[int] | None = None, values: bool = True
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, reader: Reader, rect: Rect) -> tuple[np.ndarray, np.ndarray]:
         """Return (values, valid bool), both (C, height, width), of a window of the grid.
 
-        ``reader``: of the layer's own scene; ``bands``: numbers of its file, None for the chosen ones.
-        Interpolated integers are rounded, so that values keep their dtype. ``values`` False: only
-        ``valid`` means something.
+        ``reader``: of the layer's own scene. Interpolated integers are rounded, so that values keep their
+        dtype.
         """
-        numbers = self.scene.bands if bands is None else tuple(bands)
-        dtype = np.result_type(*(self.scene.dtypes[band - 1] for band in numbers))
-        row, col, height, width = rect
-        found = np.zeros((len(numbers), height, width), dtype)
+        dtype = np.result_type(*(self.scene.dtypes[band - 1] for band in self.scene.bands))
+        found = np.zeros((len(self.scene.bands), *rect[2:]), dtype)
         valid = np.zeros(found.shape, bool)
         if self.offset is not None:
-            top, left = row + self.offset[0], col + self.offset[1]
-            first, last = max(0, -top), min(height, self.scene.height - top)
-            begin, end = max(0, -left), min(width, self.scene.width - left)
-            if first < last and begin < end:
-                part = np.s_[:, first:last, begin:end]
-                found[part], valid[part] = reader.read_bands(
-                    top + first, left + begin, last - first, end - begin, numbers
+            inside = self._inside(rect, self.offset)
+            if inside is not None:
+                part, window = inside
+                found[part], valid[part] = reader.read_bands(*window)
+            return found, valid
+        for part, (values, there) in self._interpolated(reader, rect, True):
+            found[part], valid[part] = _as(values, dtype), there
+        return found, valid
+
+    def read_valid(self, reader: Reader, rect: Rect) -> np.ndarray:
+        """Return bool (height, width): where all chosen bands have data; nothing is interpolated."""
+        valid = np.zeros(rect[2:], bool)
+        if self.offset is not None:
+            inside = self._inside(rect, self.offset)
+            if inside is not None:
+                part, window = inside
+                valid[part[1:]] = reader.read_valid(*window)
+            return valid
+        for part, (_, there) in self._interpolated(reader, rect, False):
+            valid[part[1:]] = there.all(axis=0)
+        return valid
+
+    def _inside(self, rect: Rect, offset: tuple[int, int]) -> tuple[tuple[slice, ...], Rect] | None:
+        """Return which part of a window lies in the file, and where there; None for none."""
+        row, col, height, width = rect
+        top, left = row + offset[0], col + offset[1]
+        first, last = max(0, -top), min(height, self.scene.height - top)
+        begin, end = max(0, -left), min(width, self.scene.width - left)
+        if first >= last or begin >= end:
+            return None
+        part = np.s_[:, first:last, begin:end]
+        return part, (top + first, left + begin, last - first, end - begin)
+
+    def _interpolated(
+        self, reader: Reader, rect: Rect, values: bool
+    ) -> Iterator[tuple[tuple[slice, ...], tuple[np.ndarray, np.ndarray]]]:
+        """Yield parts of a window and what lies there, piece by piece: the same in any pieces."""
+        row, col, height, width = rect
+        side = max(MIN_SIDE, int(PIECE / (self.finer[0] * self.finer[1]) ** 0.5))
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                part = np.s_[:, top : min(height, top + side), left : min(width, left + side)]
+                answer = resample(
+                    reader.read_bands,
+                    self.scene.georef,
+                    (self.scene.height, self.scene.width),
+                    self.grid,
+                    (row + top + self.shift[1], col + left + self.shift[0]),
+                    (part[1].stop - top, part[2].stop - left),
+                    (_samples(self.finer[0]), _samples(self.finer[1])),
+                    values,
                 )
-            return found, valid
-        high, wide = (_samples(each) for each in self.finer)
-        answer = resample(
-            lambda row, col, height, width: reader.read_bands(row, col, height, width, numbers),
-            self.scene.georef,
-            (self.scene.height, self.scene.width),
-            self.grid,
-            (row + self.shift[1], col + self.shift[0]),
-            (height, width),
-            (high, wide),
-            values,
-        )
-        if answer is None:
-            return found, valid
-        return _as(answer[0], dtype), answer[1]
+                if answer is not None:
+                    yield part, answer
 
 
 def lay(

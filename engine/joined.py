@@ -78,22 +78,20 @@ class JoinedReader(Reader):
         self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (values, valid bool), both (C, height, width), of ``bands`` or all, counted from 1."""
-        return self._read((row, col, height, width), bands, True)
+        found = [layer.read(reader, (row, col, height, width)) for layer, reader in self._layers]
+        values = np.concatenate([each for each, _ in found])  # in a dtype that holds all
+        valid = np.concatenate([each for _, each in found])
+        if bands is None or tuple(bands) == self.scene.bands:
+            return values, valid
+        pick = [band - 1 for band in bands]
+        return values[pick], valid[pick]
 
     def read_valid(self, row: int, col: int, height: int, width: int) -> np.ndarray:
         """Return bool (height, width): where every chosen band has data; nothing is interpolated."""
-        return self._read((row, col, height, width), None, False)[1].all(axis=0)
-
-    def _read(
-        self, rect: tuple[int, int, int, int], bands: Sequence[int] | None, values: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        found = [layer.read(reader, rect, None, values) for layer, reader in self._layers]
-        together = np.concatenate([each for each, _ in found])  # in a dtype that holds all
-        valid = np.concatenate([each for _, each in found])
-        if bands is None or tuple(bands) == self.scene.bands:
-            return together, valid
-        pick = [band - 1 for band in bands]
-        return together[pick], valid[pick]
+        valid = np.ones((height, width), bool)
+        for layer, reader in self._layers:
+            valid &= layer.read_valid(reader, (row, col, height, width))
+        return valid
 
 
 def joined(scenes: Sequence[tuple[str, Scene]], shift: tuple[float, float] = (0.0, 0.0)) -> Joined:

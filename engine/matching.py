@@ -12,7 +12,7 @@ import numpy as np
 
 from ..models.task import Task
 from .joined import Joined
-from .scaling import Scaling
+from .scaling import TABLED, Scaling
 from .statistics import Statistics
 from .stretch import resolve_stretch
 
@@ -32,8 +32,8 @@ class Matched(Scaling):
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Return float32 of the same shape; ``values`` are valid pixels only."""
-        if values.dtype.itemsize <= 2 and values.dtype.kind in "iu":
-            return super().apply(values)  # by the table of all values
+        if values.dtype in TABLED:
+            return self._tables[values.dtype.name].take(values.view(f"u{values.dtype.itemsize}"))
         return self._calculated(values)
 
     def _calculated(self, values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ Each patch of both dates is made grey and tapered, and the phase difference of t
 into pixels: two pictures that differ by a translation give one peak there (Kuglin and Hines, 1975). All
 patches of a scene have the same translation, so their surfaces are summed before the peak is looked
 for: what differs between the dates spreads, what is shared adds up. Spectra are weighted by a Gaussian,
-so that a peak is one too, and a parabola through its logarithm finds its top between pixels.
+so that a peak is smooth, and its top between pixels is found by interpolating the surface, which the
+spectrum does exactly whatever the peak's shape.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ VALID = 0.7
 SIGMA = 0.15
 #: Pixels around the top that belong to the peak.
 PEAK = 4
+#: Steps in a pixel in which the top is looked for, before a parabola.
+ZOOM = 8
 #: A peak so many standard deviations above the rest of its surface is one. Of 27 pairs of the development
 #: data the two dates of one place had 9 to 600, the dates of two places 4.7 to 6.8.
 CLEAR = 8.0
@@ -156,13 +159,26 @@ def peak(found: np.ndarray) -> tuple[tuple[float, float], float]:
     rest = np.ones(found.shape, bool)
     rest[row - PEAK : row + PEAK + 1, col - PEAK : col + PEAK + 1] = False
     quality = (found[row, col] - found[rest].mean()) / max(float(found[rest].std()), 1e-12)
-    y = row + _top(found[row - 1 : row + 2, col]) - middle
-    x = col + _top(found[row, col - 1 : col + 2]) - middle
-    return (float(x), float(y)), float(quality)
+    y, x = _top(found, row, col)
+    return (x - middle, y - middle), float(quality)
 
 
-def _top(three: np.ndarray) -> float:
-    """Return where a Gaussian through three values has its top, -0.5..0.5 from the middle one."""
-    low, mid, high = np.log(np.maximum(three, 1e-12))
+def _top(found: np.ndarray, row: int, col: int) -> tuple[float, float]:
+    """Return (row, column) of the top of a peak between pixels, by Fourier interpolation around it."""
+    side = len(found)
+    spectrum = np.fft.fft2(found)
+    waves = 2j * np.pi * np.fft.fftfreq(side)
+    steps = np.arange(-ZOOM, ZOOM + 1) / ZOOM
+    down, right = (np.exp(np.outer(place + steps, waves)) for place in (row, col))
+    near = (down @ spectrum @ right.T).real
+    i, j = (int(n) for n in np.unravel_index(near.argmax(), near.shape))
+    i, j = (min(max(n, 1), 2 * ZOOM - 1) for n in (i, j))
+    y, x = _vertex(near[i - 1 : i + 2, j]), _vertex(near[i, j - 1 : j + 2])
+    return row + float(steps[i]) + y / ZOOM, col + float(steps[j]) + x / ZOOM
+
+
+def _vertex(three: np.ndarray) -> float:
+    """Return where the parabola through three values has its top, -1..1 from the middle one."""
+    low, mid, high = map(float, three)
     bend = low - 2 * mid + high
-    return 0.0 if bend >= 0 else float(np.clip(0.5 * (low - high) / bend, -0.5, 0.5))
+    return 0.0 if bend >= 0 else min(1.0, max(-1.0, 0.5 * (low - high) / bend))

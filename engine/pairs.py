@@ -22,6 +22,8 @@ GSD_FACTOR = 2.0
 #: Where sensors differ, pixels mostly do by more than a resampling to a near-by size would.
 SENSOR_FACTOR = 1.5
 ALIGN = ("none", "shift")
+#: Share of changed pixels above which season, light or a shift are likelier than building.
+MUCH_CHANGE = 0.3
 
 
 def warn_of_pair(scene: Joined, params: Mapping[str, Any], track: Track) -> None:
@@ -29,6 +31,16 @@ def warn_of_pair(scene: Joined, params: Mapping[str, Any], track: Track) -> None
     _warn_of_the_same(scene, track)
     _warn_of_sensors(scene, track)
     _warn_of_dates(scene, params, track)
+
+
+def share_warning(share: float) -> str | None:
+    """Return a warning where ``share`` of the valid pixels, 0..1, is more change than can be meant."""
+    if share <= MUCH_CHANGE:
+        return None
+    return (
+        f"{share:.0%} of the valid pixels are marked as change: different seasons, light or sensors, or a "
+        "shift between the dates, are likelier than so much real change."
+    )
 
 
 def register(scene: Joined, job: Job, track: Track) -> Joined:

@@ -259,13 +259,44 @@ def test_fault_16_refusals(tmp_path, two):
     refuse(r"AFTER: .*missing\.tif does not exist", a, missing, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["rotated", "sheared", "south_up"])
+def test_fault_14_any_affine_grid(tmp_path, kind):
+    before, after = pair()
+    a, b = (rasters.write(tmp_path / f"{n}.tif", each, kind) for n, each in enumerate((before, after)))
+    outcome, found = toys.run(a, b, tmp_path / "out.tif")
+    assert not outcome.figures["layers"]["after"]["resampled"]
+    assert found[0] == pytest.approx(np.abs(after.astype(float) - before).mean(axis=0) / 255, abs=1e-6)
+    with rasterio.open(a) as one, rasterio.open(tmp_path / "out.tif") as other:
+        assert one.transform == other.transform
+
+
+def test_fault_15_points_are_no_grid(tmp_path, two):
+    image = pair()[1][0]
+    points = rasters.write_gcps(tmp_path / "gcp.tif", image, rasters.gcps(*image.shape))
+    make = toys.builder(bands=1)
+    refuse(r"gcp\.tif is placed by control points or RPC only", two[0], points, tmp_path, make)
+
+
+def test_oracle_pieces_of_a_window_are_the_window(tmp_path, two, monkeypatch):
+    from kestrel.engine import align
+
+    b = at(tmp_path / "c.tif", pair()[1], place(0.4, -0.3))
+    _, one = toys.run(two[0], b, tmp_path / "one.tif", toys.shown())
+    monkeypatch.setattr(align, "PIECE", 30)
+    monkeypatch.setattr(align, "MIN_SIDE", 30)
+    _, other = toys.run(two[0], b, tmp_path / "other.tif", toys.shown())
+    assert np.array_equal(one, other)
+
+
 def test_feature_mixed_types_work_with_a_stretch_or_matched(tmp_path, two):
     a, _ = two
     deep = rasters.write(tmp_path / "deep.tif", pair()[1].astype("uint16"))
     _, plain = toys.run(*two, tmp_path / "plain.tif")
     _, found = toys.run(a, deep, tmp_path / "out.tif", stretch_min="0", stretch_max="255")
     assert found == pytest.approx(plain, abs=1e-6)
-    toys.run(a, deep, tmp_path / "matched.tif", match_radiometry=True)
+    deep = rasters.write(tmp_path / "deep.tif", pair()[1].astype("uint16") * 9)
+    _, found = toys.run(a, deep, tmp_path / "matched.tif", match_radiometry=True)
+    assert found[:, :30] == pytest.approx(0, abs=0.03)  # the block that changed bends the curve a little
 
 
 def test_exception_a_task_gets_its_roles(tmp_path, two):
