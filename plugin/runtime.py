@@ -30,9 +30,9 @@ SETTING = "setting kestrel/python"
 VARIABLE = "variable KESTREL_PYTHON"
 
 HINT = (
-    "Name a Python 3.11 to 3.13 with torch, rasterio, geopandas, pyogrio, shapely, scipy, safetensors, "
-    "einops and matplotlib in the setting kestrel/python or the variable KESTREL_PYTHON; the algorithm "
-    "kestrel:runtimestatus shows what was looked for."
+    "Run kestrel:installruntime, or name a Python 3.11 to 3.13 with torch, rasterio, geopandas, pyogrio, "
+    "shapely, scipy, safetensors, einops and matplotlib in the setting kestrel/python or the variable "
+    "KESTREL_PYTHON; the algorithm kestrel:runtimestatus shows what was looked for."
 )
 
 _PROBE = f"""

@@ -4,11 +4,14 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from kestrel.plugin import paths
-from kestrel.plugin.installing import disk, locks, pip, pip_errors, sources
+from kestrel.plugin.installing import disk, locks, pip, pip_errors, runtime_build, sources
 from kestrel.plugin.installing.errors import InstallError
+from kestrel.plugin.installing.options import Options
+from kestrel.tests.support import toy_runtime
 
 RESOURCES = paths.ROOT / "resources" / "runtime"
 NO_MATCH = "ERROR: No matching distribution found for numpy==1.26.4"
@@ -169,6 +172,25 @@ def test_exception_too_little_space_is_said_before_the_download(tmp_path, monkey
     disk.check_space(tmp_path / "not" / "there" / "yet", needed)
     with pytest.raises(InstallError, match=r"needs about \d\.\d GB in .*, where only \d\.\d GB are free"):
         disk.check_space(tmp_path, needed + 1)
+
+
+def test_exception_a_home_that_cannot_be_written(tmp_path):
+    """A file in the way refuses root too, whom no permission bit stops."""
+    resources = toy_runtime.write_toys(tmp_path)
+    (tmp_path / "file").write_text("")
+    options = Options(home=tmp_path / "file" / "home", resources=resources, accelerator="cpu")
+    with pytest.raises(InstallError, match=r"Kestrel cannot write .*file") as caught:
+        runtime_build.install(toy_runtime.BASE, options)
+    assert caught.value.code == "home"
+    assert "KESTREL_HOME" in caught.value.hint
+
+
+def test_exception_a_base_that_is_no_python(tmp_path):
+    resources = toy_runtime.write_toys(tmp_path)
+    base = SimpleNamespace(python="/bin/true", version=(3, 11), source="test")
+    with pytest.raises(InstallError, match="The Python /bin/true does not start"):
+        runtime_build.install(base, Options(home=tmp_path / "home", resources=resources))
+    assert not (tmp_path / "home").exists()
 
 
 def test_disk_full_is_known_by_its_number():
