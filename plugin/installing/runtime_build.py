@@ -80,6 +80,7 @@ class _Build:
         """Return a complete runtime; raises InstallError, children.Cancelled, OSError."""
         self._check_options()
         target = find_target(self.base, self.options)
+        self.base = _versioned(self.base, target.version)
         self.runtimes.mkdir(parents=True, exist_ok=True)
         self._acquire()
         try:
@@ -188,3 +189,16 @@ class _Build:
             if not folder.exists():
                 return folder
             number += 1
+
+
+def _versioned(python: Path, version: tuple[int, int]) -> Path:
+    """Return the name beside ``python`` that states its version, where it is the same file.
+
+    A system's upgrade lets ``python3`` point to another version, and the runtime's packages would be
+    gone for it; ``python3.11`` stays what it is or vanishes, which is noticed.
+    """
+    named = python.with_name(f"python{version[0]}.{version[1]}{python.suffix if os.name == 'nt' else ''}")
+    try:
+        return named if os.path.samefile(named, python) else python
+    except OSError:
+        return python

@@ -185,6 +185,16 @@ def test_exception_a_home_that_cannot_be_written(tmp_path):
     assert "KESTREL_HOME" in caught.value.hint
 
 
+def test_a_base_is_known_by_the_name_that_states_its_version(tmp_path):
+    """Else an upgrade of the system would put another Python under the runtime's feet."""
+    (tmp_path / "python3.11").write_text("")
+    (tmp_path / "python3").symlink_to("python3.11")
+    assert runtime_build._versioned(tmp_path / "python3", (3, 11)) == tmp_path / "python3.11"
+    assert runtime_build._versioned(tmp_path / "python3", (3, 12)) == tmp_path / "python3"
+    (tmp_path / "python3.12").write_text("")
+    assert runtime_build._versioned(tmp_path / "python3", (3, 12)) == tmp_path / "python3"
+
+
 def test_exception_a_base_that_is_no_python(tmp_path):
     resources = toy_runtime.write_toys(tmp_path)
     base = SimpleNamespace(python="/bin/true", version=(3, 11), source="test")
