@@ -34,10 +34,12 @@ class Outlines:
     """N objects: shapely polygons in pixel corners, and what their pixels hold.
 
     Coordinates are whole numbers counted from the raster's upper left corner. ``pixels``: how many
-    (int64). ``p_mean``, ``p_max``: of the score (float64), NaN without one.
+    (int64). ``p_mean``, ``p_max``: of the score (float64), NaN without one. ``corner``: (N, 2) int,
+    x and y of the first pixel in reading order, where the outer ring begins.
     """
 
     polygons: np.ndarray
+    corner: np.ndarray
     pixels: np.ndarray
     p_mean: np.ndarray
     p_max: np.ndarray
@@ -81,6 +83,7 @@ class Polygoniser:
     def __init__(self, width: int, value: int = 1, min_pixels: float = 0) -> None:
         self._width, self._value, self._min = width, value, min_pixels
         self._row = 0
+        self._scored = False
         self._last = np.full(width, -1, np.int64)  # numbers of the open objects in the row before
         self._open = _Objects(np.empty(0, np.int64), np.empty(0), np.empty(0))
         self._chunks: list[_Chunk] = []
@@ -95,9 +98,11 @@ class Polygoniser:
         assert mask.ndim == 2, mask.shape
         assert mask.shape[1] == self._width, mask.shape
         assert score is None or score.shape == mask.shape, score
+        self._scored = score is not None
         step = max(1, BLOCK_PX // self._width)
         blocks = [slice(i, i + step) for i in range(0, len(mask), step)]
-        return gather([self._block(mask[b], None if score is None else score[b]) for b in blocks])
+        parts = [self._block(mask[b], None if score is None else score[b]) for b in blocks]
+        return parts[0] if len(parts) == 1 else gather(parts)
 
     def finish(self) -> Outlines:
         """Return the objects that reach the last row."""
@@ -157,10 +162,13 @@ class Polygoniser:
         sides = join(done)
         if self._min > 1:
             sides = sides.take(_box_pixels(sides, len(objects.pixels))[sides.owner] >= self._min)
-        owners, polygons = trace(sides)
+        owners, polygons, corner = trace(sides)
         pixels = objects.pixels[owners]
         mean = objects.total[owners] * SCORE_STEP / pixels
-        outlines = Outlines(polygons, pixels, mean, objects.peak[owners])
+        peak = objects.peak[owners]
+        if not self._scored:
+            mean, peak = np.full((2, len(owners)), np.nan)
+        outlines = Outlines(polygons, corner, pixels, mean, peak)
         if self._min > 1 and len(outlines):
             outer = shapely.area(shapely.polygons(shapely.get_exterior_ring(polygons)))
             outlines = outlines.take(outer >= self._min)
@@ -175,18 +183,11 @@ def gather(parts: list[Outlines]) -> Outlines:
     if not parts:
         return _nothing()
     every = Outlines(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Outlines)))
-    # a ring begins at the upper left corner of its first pixel
-    x, y = _first_corners(every.polygons)
-    return every.take(np.lexsort((x, y)))
-
-
-def _first_corners(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    corners = shapely.get_point(shapely.get_exterior_ring(polygons), 0)
-    return shapely.get_x(corners), shapely.get_y(corners)
+    return every.take(np.lexsort((every.corner[:, 0], every.corner[:, 1])))
 
 
 def _nothing() -> Outlines:
-    return Outlines(np.empty(0, object), np.empty(0, np.int64), np.empty(0), np.empty(0))
+    return Outlines(np.empty(0, object), np.empty((0, 2), int), np.empty(0, int), np.empty(0), np.empty(0))
 
 
 def _meet(last: np.ndarray, first: np.ndarray, count: int) -> tuple[int, np.ndarray]:
@@ -202,7 +203,7 @@ def _figures(label: np.ndarray, inside: np.ndarray, score: np.ndarray | None, co
     numbers = label[inside] - 1
     pixels = np.bincount(numbers, minlength=count).astype(np.int64)
     if score is None:
-        return _Objects(pixels, np.full(count, np.nan), np.full(count, np.nan))
+        return _Objects(pixels, np.zeros(count), np.zeros(count))
     values = score[inside].astype(np.float64)
     total = np.bincount(numbers, np.rint(values / SCORE_STEP), minlength=count)
     peak = np.full(count, -np.inf)

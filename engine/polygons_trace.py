@@ -64,14 +64,14 @@ def find_sides(inside: np.ndarray, owner: np.ndarray, row: int) -> Sides:
     return join(found)
 
 
-def trace(sides: Sides) -> tuple[np.ndarray, np.ndarray]:
-    """Return (owners in ascending order, their shapely polygons in pixel corners).
+def trace(sides: Sides) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (owners in ascending order, their shapely polygons, (N, 2) where these begin), in pixels.
 
     ``sides`` must hold all sides of every owner. Rings begin at their upper left corner, whatever
     the order of the sides; outer rings first, holes in reading order.
     """
     if not len(sides):
-        return np.empty(0, sides.owner.dtype), np.empty(0, object)
+        return np.empty(0, sides.owner.dtype), np.empty(0, object), np.empty((0, 2), int)
     sides = sides.take(np.lexsort((sides.x0, sides.y, sides.owner)))
     order, first = _walk(_next(sides))
     # a top side runs to the right, a bottom side to the left: the object is always at the right hand
@@ -84,8 +84,9 @@ def trace(sides: Sides) -> tuple[np.ndarray, np.ndarray]:
     ring = np.repeat(np.arange(len(first)), 2 * np.diff(first, append=len(order)))
     rings = shapely.linearrings(corners, indices=ring)
     # sorted like this an owner's first ring starts with its uppermost side: the outer one
-    owners, index = np.unique(sides.owner[order[first]], return_inverse=True)
-    return owners, shapely.polygons(rings, indices=index)
+    owners, outer, index = np.unique(sides.owner[order[first]], return_index=True, return_inverse=True)
+    begin = order[first[outer]]
+    return owners, shapely.polygons(rings, indices=index), np.column_stack([sides.x0[begin], sides.y[begin]])
 
 
 def _next(sides: Sides) -> np.ndarray:
