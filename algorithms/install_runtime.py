@@ -96,7 +96,7 @@ class InstallRuntime(SetupAlgorithm):
 
     def shortDescription(self) -> str:
         """Return one line for lists."""
-        return tr("Installs the Python environment that runs the models; QGIS's own Python stays untouched.")
+        return tr("Installs the Python environment that runs the models; nothing enters QGIS itself.")
 
     def sections(self) -> list[tuple[str, list[str]]]:
         """Return the help."""
@@ -131,10 +131,10 @@ class InstallRuntime(SetupAlgorithm):
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
         """Add the parameters and declare the outputs."""
-        self.add_choice(ACCELERATOR, ACCELERATORS, "auto")
         self.add_file(PYTHON, tr("All files (*)"), optional=True, advanced=True)
         self.add_file(PYTHON_ARCHIVE, tr("Archives (*.tar.gz *.tgz)"), optional=True, advanced=True)
         self.add_text(ARCHIVE_SHA256, advanced=True)
+        self.add_choice(ACCELERATOR, ACCELERATORS, "auto")
         self.add_folder(WHEELS, optional=True, advanced=True)
         self.add_flag(REBUILD, advanced=True)
         self.addOutput(QgsProcessingOutputFolder(FOLDER, tr("Folder")))

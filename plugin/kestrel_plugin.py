@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from qgis.core import QgsApplication
-from qgis.PyQt.QtCore import QCoreApplication
 from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QAction
 
 from . import paths, settings, warm
 from .provider import KestrelProvider
+from .texts import tr
 
 
 class KestrelPlugin:
@@ -22,7 +23,8 @@ class KestrelPlugin:
         """Keep ``iface``, which is None under qgis_process and only used by ``initGui``."""
         self.iface = iface
         self.provider: KestrelProvider | None = None
-        self.action: QAction | None = None
+        self.actions: list[QAction] = []
+        self.dialog: Any = None
 
     def initProcessing(self) -> None:
         """Register the provider; all that qgis_process calls."""
@@ -35,26 +37,57 @@ class KestrelPlugin:
         """Register the provider, add the menu, keep workers warm from now on."""
         self.initProcessing()
         warm.start(settings.warm_minutes())
-        text = QCoreApplication.translate("Kestrel", "Runtime status…")
-        self.action = QAction(QIcon(str(paths.ICONS / "kestrel.svg")), text, self.iface.mainWindow())
-        self.action.setObjectName("kestrelRuntimeStatus")
-        self.action.triggered.connect(self.show_status)
-        self.iface.addPluginToMenu(self.MENU, self.action)
+        for name, text, icon, action in (
+            ("kestrelInstallRuntime", tr("Install runtime…"), "install_runtime.svg", self.show_install),
+            ("kestrelInstallWeights", tr("Install weights…"), "install_weights.svg", self.show_weights),
+            ("kestrelRuntimeStatus", tr("Runtime status…"), "status.svg", self.show_status),
+        ):
+            self._add(name, text, icon, action)
+
+    def _add(self, name: str, text: str, icon: str, triggered: Callable[[], None]) -> None:
+        action = QAction(QIcon(str(paths.ICONS / icon)), text, self.iface.mainWindow())
+        action.setObjectName(name)
+        # without the signal's argument
+        action.triggered.connect(lambda: triggered())
+        self.iface.addPluginToMenu(self.MENU, action)
+        self.actions.append(action)
 
     def unload(self) -> None:
         """Take everything away again: menu, workers, provider."""
-        if self.action is not None:
-            self.iface.removePluginMenu(self.MENU, self.action)
-            self.action.deleteLater()
-            self.action = None
+        for action in self.actions:
+            self.iface.removePluginMenu(self.MENU, action)
+            action.deleteLater()
+        self.actions = []
+        if self.dialog is not None:
+            self.dialog.cancel()
+            self.dialog.deleteLater()
+            self.dialog = None
         warm.stop()
         if self.provider is not None:
             QgsApplication.processingRegistry().removeProvider(self.provider)
             self.provider = None
 
+    def show_install(self) -> None:
+        """Open the dialog that installs a runtime; an installation under way is shown again."""
+        # widgets that only this needs
+        from .install_dialog import InstallDialog
+
+        if self.dialog is None:
+            self.dialog = InstallDialog(self.iface.mainWindow())
+        self.dialog.show()
+        self.dialog.raise_()
+
+    def show_weights(self) -> None:
+        """Open the dialog of ``kestrel:installweights``."""
+        _open("kestrel:installweights")
+
     def show_status(self) -> None:
         """Open the dialog of ``kestrel:runtimestatus``."""
-        # the plugin "processing" may be off, or come later; QGIS ships it
-        import processing
+        _open("kestrel:runtimestatus")
 
-        processing.execAlgorithmDialog("kestrel:runtimestatus")
+
+def _open(algorithm: str) -> None:
+    # the plugin "processing" may be off, or come later; QGIS ships it
+    import processing
+
+    processing.execAlgorithmDialog(algorithm)

@@ -42,14 +42,27 @@ PARAMETERS = {
         ("OUTPUT", None),
         ("REPORT", None),
     ],
+    "installruntime": [
+        ("PYTHON", None),
+        ("PYTHON_ARCHIVE", None),
+        ("ARCHIVE_SHA256", None),
+        ("ACCELERATOR", "auto"),
+        ("WHEELS", None),
+        ("REBUILD", False),
+    ],
+    "installweights": [("PACK", None), ("SHA256", None)],
     "runtimestatus": [("REPORT", None)],
 }
 OUTPUTS = {
     "detectships": {"OUTPUT", "REPORT", "COUNT"},
     "detectshipscfar": {"OUTPUT", "REPORT", "COUNT"},
+    "installruntime": {"FOLDER", "VERSIONS", "DEVICE"},
+    "installweights": {"FOLDER", "VERSIONS"},
     "runtimestatus": {"REPORT", "FOLDER", "VERSIONS", "DEVICE"},
 }
+SETUP = {"installruntime", "installweights", "runtimestatus"}
 ADVANCED = {"SCALE_MIN", "SCALE_MAX", "WEIGHTS", "NMS_IOU", "TILE", "OVERLAP", "BATCH", "DEVICE"}
+ADVANCED |= {"PYTHON", "PYTHON_ARCHIVE", "ARCHIVE_SHA256", "WHEELS", "REBUILD"}
 REQUIRED = {
     "INPUT",
     "BAND",
@@ -69,6 +82,9 @@ REQUIRED = {
     "GUARD",
     "BACKGROUND",
     "OUTPUT",
+    "ACCELERATOR",
+    "REBUILD",
+    "PACK",
 }
 
 
@@ -110,14 +126,15 @@ def test_sink_takes_polygons(provider):
 
 
 def test_report_is_not_made_unasked(algorithm):
-    assert not algorithm.parameterDefinition("REPORT").createByDefault()
+    report = algorithm.parameterDefinition("REPORT")
+    assert report is None or not report.createByDefault()
 
 
 def test_names_and_groups(algorithm):
     assert algorithm.name().isalpha()
     assert algorithm.name().islower()
     assert algorithm.id() == f"kestrel:{algorithm.name()}"
-    assert algorithm.groupId() == ("setup" if algorithm.name() == "runtimestatus" else "detection")
+    assert algorithm.groupId() == ("setup" if algorithm.name() in SETUP else "detection")
     assert len(algorithm.tags()) >= 5
     assert not algorithm.icon().isNull()
     assert algorithm.helpUrl().startswith("https://")

@@ -13,7 +13,7 @@ from qgis.core import QgsSettings
 
 pytestmark = pytest.mark.qgis
 
-ALGORITHMS = {"detectships", "detectshipscfar", "runtimestatus"}
+ALGORITHMS = {"detectships", "detectshipscfar", "installruntime", "installweights", "runtimestatus"}
 
 
 def qgis_process(*arguments, script=ROOT / "scripts" / "qgis_process", **environ):
@@ -178,7 +178,8 @@ def test_plugin_life_in_the_gui():
     names, looks, menu, second, after = in_qgis_python(GUI)
     assert set(eval(names)) >= ALGORITHMS
     assert looks == "Kestrel 0.1.0 False False"
-    assert menu == "[('Kestrel', 'Runtime status…')] True"
+    items = [("Kestrel", f"{name}…") for name in ("Install runtime", "Install weights", "Runtime status")]
+    assert menu == f"{items} True"
     assert second == "True", "a refused second Kestrel must not take the first one away"
     assert after == "None True None"
 
