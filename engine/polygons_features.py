@@ -122,7 +122,7 @@ def reshape(
     lost = shapely.is_empty(result) | (shapely.get_type_id(result) != shapely.GeometryType.POLYGON)
     result[lost] = metres[lost]
     if rules.regularise:
-        for i, pixel in enumerate(np.sqrt(local.pixel_area)):
+        for i, pixel in enumerate(local.pixel_side):
             if i % BETWEEN_LOOKS == 0:
                 look()
             regular = regularise(metres[i], float(pixel))

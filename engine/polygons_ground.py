@@ -38,6 +38,11 @@ class Frames:
         """Return the area of a pixel, (N,)."""
         return np.abs(np.linalg.det(self.matrix))
 
+    @property
+    def pixel_side(self) -> np.ndarray:
+        """Return the longer side of a pixel, (N,)."""
+        return np.sqrt((self.matrix**2).sum(axis=1).max(axis=1))
+
     def to_metres(self, polygons: np.ndarray) -> np.ndarray:
         """Return the polygons with their coordinates in metres."""
         points, of = shapely.get_coordinates(polygons, return_index=True)

@@ -30,7 +30,7 @@ MAX_SIDES = 200
 def regularise(polygon: shapely.Polygon, pixel: float) -> shapely.Polygon | None:
     """Return the polygon with right angles, or None where it does not have any.
 
-    ``polygon`` and ``pixel``, the length of a pixel's side, in metres of a flat frame.
+    ``polygon`` and ``pixel``, the length of a pixel's longer side, in metres of a flat frame.
     """
     smooth = shapely.simplify(polygon, SMOOTH_PX * pixel)
     if smooth.geom_type != "Polygon" or smooth.is_empty:
