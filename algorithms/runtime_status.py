@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from qgis.core import (
@@ -25,9 +26,10 @@ from ..engine.job import Job
 from ..plugin import paths, sidecar
 from ..plugin.destination import file_problem
 from ..plugin.errors import WorkerCancelled, WorkerError
+from ..plugin.installing import installed
 from ..plugin.runtime import HINT, candidates
 from ..plugin.texts import tr
-from ..plugin.weight_files import shipped
+from ..plugin.weight_files import added, shipped
 from ..plugin.worker import run_job
 from .base import REPORT, KestrelAlgorithm
 
@@ -163,6 +165,8 @@ def _look(feedback: QgsProcessingFeedback) -> dict[str, Any]:
         ],
         "python": usable.python if usable else "",
         "why": usable.reason if usable else "",
+        "runtimes": _runtimes(),
+        "added_weights": added(),
         "worker": {},
         "log": "",
         "advice": [],
@@ -171,11 +175,29 @@ def _look(feedback: QgsProcessingFeedback) -> dict[str, Any]:
         found["advice"] = [tr("No Python that can run the models was found."), HINT]
     else:
         _ask_worker(found, feedback)
+    # one whose base has vanished is worth a word also where another Python takes its place
+    now = installed.state(paths.home())
+    if now.status not in ("ready", "none"):
+        found["advice"].append(f"{now.message} {now.hint}")
     if not shipped():
         found["advice"].append(
             tr("No weights are shipped: use kestrel:detectshipscfar, or name a .safetensors file in WEIGHTS.")
         )
     return found
+
+
+def _runtimes() -> list[dict[str, Any]]:
+    """Return the managed runtimes, newest first, with what is wrong with each ("" = nothing)."""
+    return [
+        {
+            "folder": os.fspath(info.folder),
+            "base": os.fspath(info.base),
+            "accelerator": info.accelerator,
+            "device": info.device,
+            "problem": installed.problem(info),
+        }
+        for info in installed.state(paths.home()).complete
+    ]
 
 
 def _ask_worker(found: dict[str, Any], feedback: QgsProcessingFeedback) -> None:
@@ -188,16 +210,23 @@ def _ask_worker(found: dict[str, Any], feedback: QgsProcessingFeedback) -> None:
         found["log"] = result.get("log", "")
         found["advice"] = list(result.get("warnings", []))
         if found["worker"].get("missing"):
-            found["advice"].append(
-                tr("Install what is missing into {python}: {python} -m pip install {names}").format(
-                    python=found["python"], names=" ".join(found["worker"]["missing"])
-                )
-            )
+            found["advice"].append(_how_to_complete(found["python"], found["worker"]["missing"]))
     except WorkerError as error:
         found["log"] = error.log
         found["advice"] = [error.text()]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _how_to_complete(python: str, missing: list[str]) -> str:
+    """Return how the packages that a runtime lacks get there: ours is rebuilt, others are their owner's."""
+    if paths.runtimes_folder() in Path(python).parents:
+        return tr("The installed runtime lacks {names}: run kestrel:installruntime with REBUILD.").format(
+            names=", ".join(missing)
+        )
+    return tr("Install what is missing into {python}: {python} -m pip install {names}").format(
+        python=python, names=" ".join(missing)
+    )
 
 
 def _device(devices: list[dict[str, str]]) -> str:
@@ -218,6 +247,12 @@ def _text(found: dict[str, Any]) -> str:
     for place in found["looked"]:
         mark = "used" if place["usable"] else "no"
         lines.append(f"  looked at {place['source']}: {mark} - {place['reason']}")
+    for runtime in found["runtimes"]:
+        state = {"": "ready", "base_missing": f"its base {runtime['base']} has vanished"}
+        lines.append(
+            f"  installed: {runtime['folder']}, {runtime['accelerator']} build, "
+            f"{state.get(runtime['problem'], 'damaged')}"
+        )
     if worker:
         lines.append(f"Python: {worker['python']['version']}, {worker['python']['path']}")
         packages = [f"{name} {version or 'missing'}" for name, version in worker["packages"].items()]
@@ -234,6 +269,10 @@ def _text(found: dict[str, Any]) -> str:
             )
     if not worker.get("weights"):
         lines += [f"Weights: {name} (not checked)" for name in sorted(shipped())] or ["Weights: none shipped"]
+    for weights in found["added_weights"]:
+        lines.append(
+            f"Weights added: {weights['name']}, for {weights['model'] or 'no model of this version'}"
+        )
     if found["log"]:
         lines.append(f"Log: {found['log']}")
     lines += [f"To do: {advice}" for advice in found["advice"]]

@@ -208,5 +208,5 @@ class InstallDialog(QDialog):
         self.bar.setValue(0 if running else self.bar.value())
 
     def _show_state(self) -> None:
-        now = installed.state(paths.home())
-        self.state.setText(" ".join(part for part in (now.message, now.hint) if part))
+        # its hint is to open this dialog
+        self.state.setText(installed.state(paths.home()).message)

@@ -50,15 +50,24 @@ def offered(model: str) -> list[str]:
         for name in family(entries, model)
         if entries[name].get("status") == "released" and _installed(entries[name])
     }
-    return sorted(released | set(_added(entries, model)))
+    return sorted(released | {file["name"] for file in added() if file["model"] == model})
 
 
-def _added(entries: Mapping[str, dict[str, Any]], model: str) -> Iterable[str]:
-    """Return the names of a model's weights in KESTREL_HOME/weights, the manifest's by their key there."""
+def added() -> list[dict[str, str]]:
+    """Return the weights in KESTREL_HOME/weights: ``name`` as WEIGHTS takes it, ``model`` ("" = unknown).
+
+    A file of the manifest has its name there, any other its own without the ending.
+    """
+    entries = shipped()
     keys = {str(entry.get("file")): name for name, entry in entries.items()}
-    for path in (paths.home() / "weights").glob(f"*{SUFFIX}"):
-        if re.fullmatch(r"\w[\w.-]*", path.stem) and model_of(read_card(os.fspath(path)), entries) == model:
-            yield keys.get(path.name, path.stem)
+    return [
+        {
+            "name": keys.get(path.name, path.stem),
+            "model": model_of(read_card(os.fspath(path)), entries),
+        }
+        for path in sorted((paths.home() / "weights").glob(f"*{SUFFIX}"))
+        if re.fullmatch(r"\w[\w.-]*", path.stem)
+    ]
 
 
 def read_card(path: str) -> dict[str, Any]:

@@ -3,14 +3,24 @@
 import hashlib
 import json
 import shutil
+import sys
+import time
 import zipfile
 
 import processing
 import pytest
 from kestrel.plugin import paths
 from kestrel.plugin.installing import from_qgis
+from kestrel.plugin.installing.errors import InstallError
+from kestrel.plugin.installing.installed import RuntimeInfo
 from kestrel.plugin.weight_files import FOLDER, offered, shipped, weights_problem
-from qgis.core import QgsApplication, QgsNetworkAccessManager, QgsProcessingContext, QgsProcessingException
+from qgis.core import (
+    QgsApplication,
+    QgsNetworkAccessManager,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+)
 from qgis.PyQt.QtNetwork import QNetworkProxy
 
 INSTALL = "kestrel:installweights"
@@ -133,3 +143,91 @@ def test_socks_proxy_is_told(home):
     assert found.proxy == ""
     assert "no HTTP proxy" in found.warning
     assert not (paths.home() / "cache" / "qgis-certificates.pem").exists()
+
+
+def test_status_tells_of_runtimes_and_added_weights(home, monkeypatch, tmp_path):
+    folder = home / "runtimes" / "0123456789ab"
+    folder.mkdir(parents=True)
+    gone = str(tmp_path / "gone" / "python3")
+    told = {"python": "bin/python", "base": {"python": gone}, "versions": {}, "accelerator": "cpu"}
+    (folder / "complete.json").write_text(json.dumps(told))
+    (home / "weights").mkdir()
+    shutil.copy(FOLDER / shipped()["dehazing"]["file"], home / "weights" / "valley.safetensors")
+    monkeypatch.setenv("KESTREL_PYTHON", str(tmp_path / "none"))
+    feedback = QgsProcessingFeedback()
+    found = json.loads(processing.run("kestrel:runtimestatus", {}, feedback=feedback)["VERSIONS"])
+    assert found["runtimes"][0]["problem"] == "base_missing"
+    assert found["added_weights"] == [{"name": "valley", "model": "dehazing"}]
+    log = feedback.textLog()
+    assert f"the Python it was built on, {gone}, has vanished" in log
+    assert "Run kestrel:installruntime" in log
+    assert "Weights added: valley, for dehazing" in log
+
+
+@pytest.fixture
+def dialog(home, monkeypatch):
+    from kestrel.algorithms import install_runtime
+    from kestrel.plugin.install_dialog import InstallDialog
+
+    dialog = InstallDialog()
+    yield dialog, lambda runs: monkeypatch.setattr(install_runtime, "install_runtime", runs)
+    dialog.deleteLater()
+
+
+def wait_for(condition):
+    ends = time.monotonic() + 10
+    while not condition() and time.monotonic() < ends:
+        QgsApplication.processEvents()
+    return condition()
+
+
+def test_dialog_shows_progress_and_ends_ready(dialog, tmp_path, monkeypatch):
+    dialog, runs = dialog
+    monkeypatch.setenv("KESTREL_PYTHON", sys.executable)
+
+    def run(request, options, events, cancelled):
+        events.progress(0.4, "fetching packages")
+        events.line("Collecting toys")
+        events.warning("large")
+        assert options.accelerator == "cpu"
+        return RuntimeInfo(tmp_path, tmp_path / "python", {"torch": "2"}, "cuda")
+
+    runs(run)
+    dialog.accelerator.setCurrentIndex(1)
+    dialog.install()
+    assert not dialog.install_button.isEnabled()
+    assert wait_for(dialog.install_button.isEnabled)
+    assert dialog.stage.text() == "Ready. Models run on cuda."
+    log = dialog.log.toPlainText()
+    assert "fetching packages\nCollecting toys\nWarning: large" in log
+    assert f"The models go on running with {sys.executable}" in log
+
+
+def test_dialog_says_why_it_failed(dialog):
+    dialog, runs = dialog
+
+    def run(*_):
+        raise InstallError("proxy", "The proxy wants a password (407).", "Enter it in QGIS's options.")
+
+    runs(run)
+    dialog.install()
+    assert wait_for(dialog.install_button.isEnabled)
+    assert "The proxy wants a password (407). Enter it in QGIS's options." in dialog.stage.text()
+    dialog.wheels.setFilePath("/none")
+    dialog.install()
+    assert dialog.stage.text().startswith("WHEELS: /none is no folder")
+
+
+def test_dialog_cancels(dialog):
+    dialog, runs = dialog
+
+    def run(request, options, events, cancelled):
+        while not cancelled():
+            time.sleep(0.01)
+        raise InstallError("cancelled", "The installation was cancelled.")
+
+    runs(run)
+    dialog.install()
+    dialog.cancel()
+    assert wait_for(dialog.install_button.isEnabled)
+    assert "The installation was cancelled." in dialog.stage.text()
