@@ -62,8 +62,11 @@ def resample(
     corner = np.array(window[:2], float)[:, None, None]
     limits = np.array(size)[:, None, None]
     inside = ((centre >= 0) & (centre < limits)).all(axis=0)
-    at = np.floor(np.where(inside, centre - corner, 0)).astype(np.intp)
-    there = valid[:, at[0], at[1]] & inside
+    if valid.all():
+        there = np.broadcast_to(inside, (len(valid), *shape))
+    else:
+        at = np.floor(np.where(inside, centre - corner, 0)).astype(np.intp)
+        there = valid[:, at[0], at[1]] & inside
     found = np.zeros(there.shape)
     if values and there.any():
         for each in around:
@@ -85,14 +88,14 @@ def positions(
     # what is left of a whole pixel moves the grid, not its knots
     more = (start[0] - first[0], start[1] - first[1])
     rows, cols = (begin + np.arange(count) for begin, count in zip(first, shape, strict=True))
-    if _same(source, grid):
-        found = _exact(source, size, grid, rows, cols, more)
-    else:
-        knots = [np.arange(n[0] // STEP, n[-1] // STEP + 2) * STEP for n in (rows, cols)]
-        found = _exact(source, size, grid, knots[0], knots[1], more)
-        found = _between(_between(found, rows, 1), cols, 2)
+    knots = [np.arange(n[0] // STEP, n[-1] // STEP + 2) * STEP for n in (rows, cols)]
+    found = _exact(source, size, grid, knots[0], knots[1], more)
+    found = _between(_between(found, rows, 1), cols, 2)
+    found *= FRACTION
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.round(found * FRACTION) / FRACTION)
+        np.round(found, out=found)
+    found /= FRACTION
+    return found
 
 
 def scale_of(
@@ -174,13 +177,15 @@ def _window(places: list[np.ndarray], size: tuple[int, int]) -> Rect | None:
 def _bilinear(values: np.ndarray, valid: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Return float64 (C, h, w): at places counted from the window's edges, over valid neighbours alone."""
     where = place - 0.5  # scipy counts from the first pixel's centre
-    found = []
-    for band, known in zip(values, valid, strict=True):
-        whole = bool(known.all())
-        band = band.astype(np.float64) if whole else np.where(known, band, 0).astype(np.float64)
-        value = ndimage.map_coordinates(band, where, order=1, mode="nearest")
-        if not whole:
-            weight = ndimage.map_coordinates(known.astype(np.float64), where, order=1, mode="nearest")
-            value = np.divide(value, weight, out=np.zeros_like(value), where=weight > 0)
-        found.append(value)
-    return np.stack(found)
+    found = np.empty((len(values), *place.shape[1:]))
+    before, weight = None, None
+    for value, band, known in zip(found, values, valid, strict=True):
+        if before is None or not np.array_equal(known, before):  # bands mostly share what they lack
+            before, weight = known, None
+            if not known.all():
+                weight = ndimage.map_coordinates(known.astype(np.float64), where, order=1, mode="nearest")
+        there = band if weight is None else np.where(known, band, band.dtype.type(0))
+        ndimage.map_coordinates(there.astype(np.float64), where, value, order=1, mode="nearest")
+        if weight is not None:
+            np.divide(value, weight, out=value, where=weight > 0)
+    return found

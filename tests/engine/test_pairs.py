@@ -10,6 +10,7 @@ import rasterio
 from affine import Affine
 from kestrel.engine.errors import EngineError
 from kestrel.engine.run import run_job
+from kestrel.models.task import Input
 from kestrel.tests.support import pair_toys as toys
 from kestrel.tests.support import rasters
 from kestrel.tests.support.jobs import Recorder
@@ -361,3 +362,57 @@ def test_feature_a_report_of_scores_of_two_dates(tmp_path, two):
     places = {"scores": tmp_path / "out.tif", "report": tmp_path / "report.html"}
     run_job(toys.job(*two, places), Recorder(), toys.builder())
     assert "1 of BEFORE a.tif" in (tmp_path / "report.html").read_text()
+
+
+def cube_and_heights(params, weights, device, scene):
+    """Five bands and one, each with a stretch of its own: what the task sees is what it answers."""
+    task = toys.build(params, weights, device, scene, outputs=tuple("12345h"))
+    inputs = Input("hsi", bands=5, fill="nearest"), Input("lidar", bands=1, fill="median")
+
+    def prepare(tiles):
+        return list(zip(tiles.images["hsi"], tiles.images["lidar"], strict=True))
+
+    def predict(pairs):
+        return [np.concatenate(pair) for pair in pairs]
+
+    return dataclasses.replace(task, inputs=inputs, pair=False, prepare=prepare, predict=predict)
+
+
+def test_feature_inputs_of_other_kinds_keep_their_own_stretch(tmp_path):
+    cube = (10 * toys.ground(120, 130, 5)).astype("uint16")
+    heights = toys.ground(120, 130, 1, seed=3).astype("float32") - 200
+    a = rasters.write(tmp_path / "cube.tif", cube)
+    # heights at twice the resolution, one pixel of them missing
+    fine = heights.repeat(2, axis=1).repeat(2, axis=2)
+    fine[0, 20:22, 40:42] = np.nan
+    b = at(tmp_path / "heights.tif", fine, place(0, 0, 0.5))
+    asked = toys.job(a, b, {"scores": tmp_path / "out.tif"})
+    inputs = {"hsi": asked.inputs["before"], "lidar": asked.inputs["after"]}
+    outcome = run_job(dataclasses.replace(asked, inputs=inputs), Recorder(), cube_and_heights)
+    figures = outcome.figures
+    assert figures["registration"] is None
+    assert figures["stretch"]["low"][5] == pytest.approx(np.percentile(heights, 1), rel=0.02)
+    assert figures["stretch"]["low"][0] == pytest.approx(np.percentile(cube[0], 1), rel=0.02)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        found = dataset.read()
+    missing = np.zeros(found.shape, bool)
+    missing[:, 10, 20] = True
+    assert np.array_equal(found == NODATA, missing)
+    low, high = (np.array(figures["stretch"][end])[:, None, None] for end in ("low", "high"))
+    expected = np.clip((np.concatenate([cube, heights]) - low) / (high - low), 0, 1)
+    inner = np.s_[:, 12:, 22:]  # beside the missing one, heights are of fewer samples
+    assert np.abs(found[inner][:5] - expected[inner][:5]).max() < 1e-5
+    assert np.abs(found[5] - expected[5])[12:, 22:].mean() < 0.02  # a quarter of a pixel's neighbours
+
+
+def test_feature_an_area_of_interest_masks_both_dates(tmp_path, two):
+    x, y = rasters.ORIGIN
+    triangle = (
+        f"POLYGON(({x + 200} {y - 200}, {x + 1005} {y - 200}, {x + 200} {y - 1005}, {x + 200} {y - 200}))"
+    )
+    _, found = toys.run(*two, tmp_path / "out.tif", aoi_wkt=triangle, crs_wkt="EPSG:32633")
+    _, whole = toys.run(*two, tmp_path / "whole.tif")
+    rows, cols = np.mgrid[20:101, 20:101] + 0.5
+    inside = rows + cols < 120.5
+    assert np.array_equal(found[0] != NODATA, inside)
+    assert np.array_equal(found[0][inside], whole[0, 20:101, 20:101][inside])
