@@ -18,6 +18,11 @@ FOLDER = ROOT / "docs" / "algorithms"
 
 #: Algorithm -> (file in docs/pictures, what it shows).
 PICTURES = {
+    "installruntime": (
+        "install.png",
+        "The same from the menu Kestrel > Install runtime, while it installs; closed, it goes on in the "
+        "background.",
+    ),
     "dehazedarkchannel": (
         "dehazedarkchannel.jpg",
         "Aerial imagery of the USDA (NAIP, North Dakota, 2018) with simulated haze, the same dehazed with "
