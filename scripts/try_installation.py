@@ -32,8 +32,8 @@ DROPPED = ("PYTHON", "VIRTUAL_ENV", "CONDA_", "KESTREL_", "QGIS_", "QT_", "PIP_"
 REACH = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "PIP_PROXY", "PIP_CONFIG_FILE")
 #: An ordinary PATH: no environment of the caller's in front.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: One step of qgis_process; the longest is installing.
-STEP_S = 600
+#: One step of qgis_process; installing takes a minute or two, on a busy machine many more.
+STEP_S = 1800
 SCENE = ["--height", "600", "--width", "800", "--ships", "12", "--land-share", "0", "--arrangement", "open"]
 
 
@@ -188,7 +188,9 @@ def fill_wheels(folder: Path) -> None:
     for what in (["--require-hashes", "-r", str(lock)], [torch]):
         say(f"$ python3 -m pip download --no-deps -d wheels {' '.join(what).replace(str(ROOT) + '/', '')}")
         command = ["/usr/bin/python3", "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder)]
-        subprocess.run([*command, *what], check=True, env=environ)
+        done = subprocess.run([*command, *what], capture_output=True, text=True, env=environ, check=False)
+        if done.returncode:
+            raise Failure(f"pip download failed: {done.stderr}")
     total = sum(path.stat().st_size for path in folder.iterdir())
     say(f"{len(list(folder.iterdir()))} wheels, {total / 1e6:,.0f} MB")
     say()
