@@ -184,9 +184,12 @@ class InstallRuntime(SetupAlgorithm):
         if self._network.warning:
             feedback.pushWarning(tr(self._network.warning))
         python = self._path(parameters, PYTHON, context)
+        archive = self._path(parameters, PYTHON_ARCHIVE, context)
+        # an archive that was chosen now goes before an old setting
+        setting = "" if archive else settings.python()
         request = Request(
-            python=os.fspath(python) if python else settings.python(),
-            archive=self._path(parameters, PYTHON_ARCHIVE, context),
+            python=os.fspath(python) if python else setting,
+            archive=archive,
             archive_sha256=self.parameterAsString(parameters, ARCHIVE_SHA256, context).strip().lower(),
         )
         options = Options(
