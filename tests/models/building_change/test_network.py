@@ -4,15 +4,14 @@ import pytest
 import torch
 from kestrel.models.building_change.loss import loss_terms
 from kestrel.models.building_change.network import ABLATIONS, PRESETS, SSANet
+from kestrel.tests.support import building_change_weights as tools
 
 
 def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def thin(**config):
-    torch.manual_seed(0)
-    return SSANet(**{"width": 4, **config}).eval()
+thin = tools.random_network
 
 
 @torch.no_grad()
