@@ -24,7 +24,7 @@ def install_runtime(
     request: Request, options: Options, events: Events, cancelled: Callable[[], bool]
 ) -> RuntimeInfo:
     """Find the base interpreter, build a runtime on it; raises InstallError, after which all is as before."""
-    # simulated platforms take the place of the system's in tests
+    # brings tarfile, which QGIS's start need not wait for
     from .interpreters import System, find_base
 
     events.progress(0.0, "looking for a Python")
