@@ -26,6 +26,7 @@ def run(*command: str) -> None:
 
 def main() -> None:
     """Run everything that can run here."""
+    run("benchmarks/plugin_start.py")
     run("benchmarks/sar_ships_model.py")
     run("benchmarks/engine_boxes.py")
     run("benchmarks/engine_raster.py")

@@ -34,6 +34,9 @@ REACH = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: One step of qgis_process; installing takes a minute or two, on a busy machine many more.
 STEP_S = 1800
+#: Lines that tell of the machine the script runs on, not of Kestrel: QGIS without a desktop, and pip
+#: about package folders that lack a package.
+NOISE = ("QStandardPaths", "setapi() is deprecated", "is ignored: it is neither a file nor a", "-----")
 SCENE = ["--height", "600", "--width", "800", "--ships", "12", "--land-share", "0", "--arrangement", "open"]
 
 
@@ -115,7 +118,7 @@ class User:
         ) as child:
             for line in child.stdout or ():
                 lines.append(line)
-                if shown(line):
+                if shown(line) and not any(noise in line for noise in NOISE):
                     say(f"{time.monotonic() - started:6.1f} s | {self._short(line.rstrip())}")
                 if time.monotonic() - started > STEP_S:
                     child.kill()
@@ -126,13 +129,15 @@ class User:
         return "".join(lines)
 
     def _short(self, text: str) -> str:
-        return text.replace(str(self.folder), "~")
+        return text.replace(str(self.folder), "~").replace(f"{self.folder.parent}/", "")
 
 
 def ships_in(path: Path) -> int:
-    """Return how many polygons a GeoPackage's first layer holds."""
+    """Return how many polygons a GeoPackage holds; its styles are a table too."""
     with sqlite3.connect(path) as base:
-        (table,) = base.execute("select table_name from gpkg_contents").fetchone()
+        (table,) = base.execute(
+            "select table_name from gpkg_contents where data_type = 'features'"
+        ).fetchone()
         return int(base.execute(f'select count(*) from "{table}"').fetchone()[0])  # noqa: S608 - own file
 
 
@@ -158,15 +163,15 @@ def try_once(folder: Path, package: Path, scene: Path, pack: Path | None, wheels
     if pack:
         user.run("kestrel:installweights", PACK=pack)
     ships = folder / USER / "ships ü.gpkg"
-    user.run("kestrel:detectships", INPUT=scene, OUTPUT=ships)
+    told = user.run("kestrel:detectships", INPUT=scene, OUTPUT=ships)
     found = ships_in(ships)
-    if not found:
-        raise Failure("No ship was found in the simulated scene.")
+    if not found or str(found) != told.get("COUNT"):
+        raise Failure(f"{ships.name} holds {found} ships, the results say {told.get('COUNT')}.")
     again = user.run("kestrel:installruntime", ACCELERATOR="cpu", **more)
     if again.get("FOLDER") != installed["FOLDER"]:
         raise Failure("A second installation did not keep the first.")
     used = sum(path.lstat().st_size for path in user.home.rglob("*"))
-    say(f"{found} ships found in a simulated scene with 12; KESTREL_HOME holds {used / 1e6:,.0f} MB")
+    say(f"{found} ships found in a simulated scene that holds 12; KESTREL_HOME holds {used / 1e6:,.0f} MB")
 
 
 def make_scene(python: Path, path: Path) -> None:
@@ -217,7 +222,7 @@ def main() -> int:
                 say(f"== From {'the index pip is configured to use' if way == 'index' else 'a wheel folder'}")
                 wheels = None
                 if way == "wheels":
-                    wheels = work / "wheels"
+                    wheels = work / "wheel folder"
                     wheels.mkdir()
                     fill_wheels(wheels)
                 try_once(work / way, package, work / "simulated scene.tif", pack, wheels)
@@ -229,7 +234,7 @@ def main() -> int:
         return 1
     finally:
         if not typed.keep:
-            shutil.rmtree(work / "wheels", ignore_errors=True)
+            shutil.rmtree(work / "wheel folder", ignore_errors=True)
     say("Everything worked.")
     return 0
 
