@@ -34,9 +34,14 @@ REACH = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: One step of qgis_process; installing takes a minute or two, on a busy machine many more.
 STEP_S = 1800
-#: Lines that tell of the machine the script runs on, not of Kestrel: QGIS without a desktop, and pip
-#: about package folders that lack a package.
-NOISE = ("QStandardPaths", "setapi() is deprecated", "is ignored: it is neither a file nor a", "-----")
+#: Lines that tell of the machine the script runs on, not of Kestrel.
+NOISE = ("QStandardPaths", "setapi() is deprecated", "-----")
+#: How pip's lines begin: one per package, with this machine's folders; shown by --verbose.
+PIP = ("Collecting", "Downloading", "Processing", "Requirement already", "Looking in", "Using cached")
+PIP += ("WARNING: Location", "WARNING: Retrying", "Installing collected", "Attempting uninstall")
+PIP += ("Found existing", "Uninstalling", "Successfully uninstalled")
+#: Longer lines (versions as JSON) are cut in the transcript.
+LINE = 200
 SCENE = ["--height", "600", "--width", "800", "--ships", "12", "--land-share", "0", "--arrangement", "open"]
 
 
@@ -53,9 +58,10 @@ def say(text: str = "") -> None:
 class User:
     """Somebody with a fresh QGIS: their folder, their environment, what they do."""
 
-    def __init__(self, folder: Path, reach: bool) -> None:
+    def __init__(self, folder: Path, reach: bool, verbose: bool) -> None:
         """``reach``: pip keeps this machine's configuration; otherwise it has none at all."""
         self.folder = folder
+        self.verbose = verbose
         self.home = folder / USER / "kestrel home"
         self.config = folder / USER / "qgis profile"
         self.plugins = self.config / "profiles" / "default" / "python" / "plugins"
@@ -118,15 +124,21 @@ class User:
         ) as child:
             for line in child.stdout or ():
                 lines.append(line)
-                if shown(line) and not any(noise in line for noise in NOISE):
-                    say(f"{time.monotonic() - started:6.1f} s | {self._short(line.rstrip())}")
+                if shown(line) and self._worth(line):
+                    text = self._short(line.rstrip())
+                    text = text if self.verbose or len(text) <= LINE else f"{text[:LINE]} ..."
+                    say(f"{time.monotonic() - started:6.1f} s | {text}")
                 if time.monotonic() - started > STEP_S:
                     child.kill()
         say(f"{time.monotonic() - started:6.1f} s, exit code {child.returncode}")
         say()
         if child.returncode and not may_fail:
+            say("".join(lines[-60:]))
             raise Failure(f"qgis_process {' '.join(arguments[:2])} ended with {child.returncode}.")
         return "".join(lines)
+
+    def _worth(self, line: str) -> bool:
+        return self.verbose or not (any(each in line for each in NOISE) or line.strip().startswith(PIP))
 
     def _short(self, text: str) -> str:
         return text.replace(str(self.folder), "~").replace(f"{self.folder.parent}/", "")
@@ -141,9 +153,8 @@ def ships_in(path: Path) -> int:
         return int(base.execute(f'select count(*) from "{table}"').fetchone()[0])  # noqa: S608 - own file
 
 
-def try_once(folder: Path, package: Path, scene: Path, pack: Path | None, wheels: Path | None) -> None:
+def try_once(user: User, package: Path, scene: Path, pack: Path | None, wheels: Path | None) -> None:
     """Be one user from the zip to the ships; raises Failure."""
-    user = User(folder, reach=wheels is None)
     user.unpack(package)
     before = user.run("kestrel:runtimestatus")
     if before.get("DEVICE"):
@@ -162,7 +173,7 @@ def try_once(folder: Path, package: Path, scene: Path, pack: Path | None, wheels
         raise Failure("The models do not run in the runtime that was installed.")
     if pack:
         user.run("kestrel:installweights", PACK=pack)
-    ships = folder / USER / "ships ü.gpkg"
+    ships = user.folder / USER / "ships ü.gpkg"
     told = user.run("kestrel:detectships", INPUT=scene, OUTPUT=ships)
     found = ships_in(ships)
     if not found or str(found) != told.get("COUNT"):
@@ -176,7 +187,8 @@ def try_once(folder: Path, package: Path, scene: Path, pack: Path | None, wheels
 
 def make_scene(python: Path, path: Path) -> None:
     """Simulate a small scene by the checkout's interpreter."""
-    subprocess.run([str(python), str(ROOT / "scripts" / "make_sar_scene.py"), str(path), *SCENE], check=True)
+    command = [str(python), str(ROOT / "scripts" / "make_sar_scene.py"), str(path), *SCENE]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def fill_wheels(folder: Path) -> None:
@@ -191,7 +203,9 @@ def fill_wheels(folder: Path) -> None:
     torch = f"{sources['package']}=={sources['version']}"
     environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     for what in (["--require-hashes", "-r", str(lock)], [torch]):
-        say(f"$ python3 -m pip download --no-deps -d wheels {' '.join(what).replace(str(ROOT) + '/', '')}")
+        say(
+            f"$ python3 -m pip download --no-deps -d 'wheel folder' {' '.join(what).replace(str(ROOT) + '/', '')}"
+        )
         command = ["/usr/bin/python3", "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder)]
         done = subprocess.run([*command, *what], capture_output=True, text=True, env=environ, check=False)
         if done.returncode:
@@ -209,6 +223,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("index", "wheels"), help="one of the two ways")
     parser.add_argument("--pack", type=Path, help="a weight pack to install as well")
     parser.add_argument("--keep", action="store_true", help="leave what was installed (1.5 GB each)")
+    parser.add_argument("--verbose", action="store_true", help="show pip's lines too")
     parser.add_argument("--python", type=Path, default=ROOT / ".venv" / "bin" / "python")
     typed = parser.parse_args()
     shutil.rmtree(typed.work, ignore_errors=True)
@@ -225,7 +240,8 @@ def main() -> int:
                     wheels = work / "wheel folder"
                     wheels.mkdir()
                     fill_wheels(wheels)
-                try_once(work / way, package, work / "simulated scene.tif", pack, wheels)
+                user = User(work / way, reach=way == "index", verbose=typed.verbose)
+                try_once(user, package, work / "simulated scene.tif", pack, wheels)
                 if not typed.keep:
                     shutil.rmtree(work / way)
                 say()
