@@ -203,9 +203,8 @@ def fill_wheels(folder: Path) -> None:
     torch = f"{sources['package']}=={sources['version']}"
     environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     for what in (["--require-hashes", "-r", str(lock)], [torch]):
-        say(
-            f"$ python3 -m pip download --no-deps -d 'wheel folder' {' '.join(what).replace(str(ROOT) + '/', '')}"
-        )
+        told = shlex.join(what).replace(f"{ROOT}/", "")
+        say(f"$ python3 -m pip download --no-deps -d 'wheel folder' {told}")
         command = ["/usr/bin/python3", "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder)]
         done = subprocess.run([*command, *what], capture_output=True, text=True, env=environ, check=False)
         if done.returncode:
