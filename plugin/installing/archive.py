@@ -7,12 +7,14 @@ last rename.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import posixpath
 import re
 import shutil
 import tarfile
+import unicodedata
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -58,8 +60,9 @@ def unpack(archive: Path, sha256: str, home: Path, cancelled: Callable[[], bool]
             part.mkdir(parents=True)
             _extract(archive, part, cancelled)
             _interpreter(part, archive)
-            os.replace(part, folder)
-        except (tarfile.TarError, EOFError, zlib.error) as error:
+            _keep(part, folder)
+        # ValueError: a header that tarfile reads but does not understand
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
             raise InstallError("archive", f"{archive.name} cannot be unpacked ({error}).", AGAIN) from None
         except OSError as error:
             raise InstallError(
@@ -70,6 +73,15 @@ def unpack(archive: Path, sha256: str, home: Path, cancelled: Callable[[], bool]
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return _interpreter(folder, archive)
+
+
+def _keep(part: Path, folder: Path) -> None:
+    """Make ``part`` real; another process that was first with the same archive made the same."""
+    try:
+        os.replace(part, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def _digest(archive: Path, cancelled: Callable[[], bool]) -> str:
@@ -118,11 +130,11 @@ def _extract(archive: Path, folder: Path, cancelled: Callable[[], bool]) -> None
             written.add(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             if member.issym():
-                links.add(name)
+                links.add(_key(name))
                 os.symlink(_safe_target(member, name, archive), path)
             elif member.islnk():
                 source = _plain(member.linkname, archive)
-                if source not in written or source in links:
+                if source not in written or _key(source) in links:
                     raise _refused(archive, f"links {name} to what it does not hold")
                 shutil.copy2(folder / source, path)
             elif member.isfile():
@@ -147,9 +159,14 @@ def _safe_name(member: tarfile.TarInfo, archive: Path, links: set[str]) -> str:
     name = _plain(member.name, archive)
     above = name
     while above := posixpath.dirname(above):
-        if above in links:
+        if _key(above) in links:
             raise _refused(archive, f"writes through the link {above}")
     return name
+
+
+def _key(name: str) -> str:
+    """Return what macOS and Windows hold for the same name: any case, any Unicode form."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _plain(name: str, archive: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,18 +58,15 @@ def find_base(
     if named:
         return _typed(os.path.abspath(os.path.expanduser(named)), "PYTHON", system, cancelled)
     if archive is not None:
-        return _typed(
-            os.fspath(unpack(archive, sha256, home, cancelled)), "PYTHON_ARCHIVE", system, cancelled
-        )
+        return _unpacked(archive, sha256, home, system, cancelled)
     tried: list[str] = []
     seen: set[str] = set()
     for source, python in places(system):
         if python in seen:
             continue
         seen.add(python)
-        if cancelled():
-            raise InstallError("cancelled", "The installation was cancelled.", "Nothing was changed.")
-        answer = system.probe(python, cancelled)
+        answer = system.probe(python, cancelled) if system.exists(python) else "does not exist"
+        _check(cancelled)
         wrong = problem(answer, system)
         if not wrong and isinstance(answer, Answer):
             return Base(python, answer.version, source, tuple(tried))
@@ -83,10 +81,11 @@ def find_base(
 
 
 def places(system: System) -> Iterator[tuple[str, str]]:
-    """Yield (source, interpreter) in the order of the search; only files that are there."""
+    """Yield (source, interpreter) in the order of the search; but for the variable only what is there."""
     variable = system.environ.get("KESTREL_PYTHON", "").strip()
+    if variable:
+        yield "variable KESTREL_PYTHON", os.path.expanduser(variable)
     for source, python in (
-        *([("variable KESTREL_PYTHON", os.path.expanduser(variable))] if variable else []),
         *(_windows(system) if system.platform == "win32" else ()),
         *(_macos(system) if system.platform == "darwin" else ()),
         *_path(system),
@@ -128,8 +127,7 @@ def _typed(python: str, source: str, system: System, cancelled: Callable[[], boo
     answer: Answer | str = "does not exist"
     if system.exists(python):
         answer = system.probe(python, cancelled)
-    if cancelled():
-        raise InstallError("cancelled", "The installation was cancelled.", "Nothing was changed.")
+    _check(cancelled)
     wrong = problem(answer, system)
     if wrong or isinstance(answer, str):
         raise InstallError(
@@ -138,6 +136,24 @@ def _typed(python: str, source: str, system: System, cancelled: Callable[[], boo
             f"Choose another {NEEDED} (64 bit), or leave PYTHON empty to look for one.",
         )
     return Base(python, answer.version, source)
+
+
+def _unpacked(archive: Path, sha256: str, home: Path, system: System, cancelled: Callable[[], bool]) -> Base:
+    """Unpack and probe; what was unpacked now and cannot be used here goes again."""
+    before = set((home / "pythons").glob("*"))
+    python = unpack(archive, sha256, home, cancelled)
+    try:
+        return _typed(os.fspath(python), "PYTHON_ARCHIVE", system, cancelled)
+    except InstallError:
+        folder = home / "pythons" / python.relative_to(home / "pythons").parts[0]
+        if folder not in before:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _check(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise InstallError("cancelled", "The installation was cancelled.", "Nothing was changed.")
 
 
 def _windows(system: System) -> Iterator[tuple[str, str]]:

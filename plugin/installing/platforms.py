@@ -90,8 +90,8 @@ class System:
             ).stdout.decode("utf-8", "replace")
         except (OSError, subprocess.SubprocessError):
             return []
-        # " -V:3.12 *        C:\\Python312\\python.exe"
-        return [line[line.index(":\\") - 1 :].strip() for line in told.splitlines() if ":\\" in line]
+        # " -V:3.12 *        C:\\Python312\\python.exe"; before Python 3.11 the star of the default came last
+        return [line[line.index(":\\") - 1 :].strip(" *") for line in told.splitlines() if ":\\" in line]
 
     @property
     def prefix(self) -> str:
