@@ -1,8 +1,10 @@
 """Which Python a runtime is built on: three simulated systems, fake interpreters, real children."""
 
+import ntpath
 import os
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from kestrel.plugin.installing import interpreters, platforms
@@ -246,3 +248,54 @@ def test_feature_the_launchers_list_is_read(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(System, "platform", "win32")
     monkeypatch.setattr(System, "environ", {"PATH": os.fspath(tmp_path)})
     assert System().launcher() == [r"C:\Python312\python.exe", r"D:\a b\python.exe", r"C:\Old\python.exe"]
+
+
+class _Key(str):
+    """A key of the simulated registry: its path, to be used in a with statement."""
+
+    def __enter__(self) -> "_Key":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _Winreg:
+    """As much of winreg as PEP 514 needs: an ExecutablePath, a folder only, one half removed."""
+
+    HKEY_CURRENT_USER, HKEY_LOCAL_MACHINE = "HKCU", "HKLM"
+    KEYS: ClassVar = {
+        r"HKCU\Software\Python": ["PythonCore"],
+        r"HKCU\Software\Python\PythonCore": ["3.12", "3.10"],
+        r"HKCU\Software\Python\PythonCore\3.12\InstallPath": [],
+        r"HKLM\Software\Python": ["PythonCore", "PyLauncher"],
+        r"HKLM\Software\Python\PythonCore": ["3.11"],
+        r"HKLM\Software\Python\PythonCore\3.11\InstallPath": [],
+    }
+
+    def OpenKey(self, root: str, path: str) -> _Key:
+        if f"{root}\\{path}" not in self.KEYS:
+            raise FileNotFoundError(2, path)
+        return _Key(f"{root}\\{path}")
+
+    def EnumKey(self, key: _Key, number: int) -> str:
+        if number >= len(self.KEYS[key]):
+            raise OSError(259, "no more data")
+        return self.KEYS[key][number]
+
+    def QueryValueEx(self, key: _Key, _name: str) -> tuple[str, int]:
+        if "3.11" in key:
+            raise FileNotFoundError(2, "ExecutablePath")
+        return r"C:\Users\me\Python312\python.exe", 1
+
+    def QueryValue(self, _key: _Key, _name: None) -> str:
+        return "C:\\Python311"
+
+
+def test_feature_the_registry_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "winreg", _Winreg())
+    monkeypatch.setattr(platforms.os.path, "join", ntpath.join)
+    assert list(platforms._registered()) == [
+        ("3.12", r"C:\Users\me\Python312\python.exe"),
+        ("3.11", r"C:\Python311\python.exe"),
+    ]
