@@ -52,6 +52,8 @@ def main() -> None:
         "folder", type=Path, help="where data, checkpoints and logs go, such as build/building_change"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of the shipped training, where time is shorter")
+    parser.add_argument("--threads", type=int, default=2, help="of the shipped training")
     parser.add_argument("--until", choices=ENDS, default="release", help="the last stage to run")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -64,10 +66,10 @@ def main() -> None:
             list(pool.map(lambda stage: run_stage(folder / "ablation", pack, stage), ablations()))
         return
     if args.until != "pack":
-        run_stage(folder, pack, shipped(args.seed))
+        stage = shipped(args.seed, threads=args.threads, **({"steps": args.steps} if args.steps else {}))
+        run_stage(folder, pack, stage)
     if args.until == "release":
-        command = f"python scripts/train_building_change.py FOLDER --seed {args.seed}"
-        python("scripts/release_building_change.py", folder, "--command", command)
+        python("scripts/release_building_change.py", folder, "--threads", args.threads)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..task import ModelError
 from .data import PLAIN, TRAINING, VALIDATION, Mix, Sampler, load_pairs
-from .network import PRESETS
+from .network import PRESETS, SSANet
 from .trainer import TrainConfig, train
+from .weights import Start, preset_of, read_start
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", choices=PRESETS, default="paper")
     for switch, words in (("csh", "CSHConv, else plain convolutions"), ("ssif", "SSIF, else no attention")):
         parser.add_argument(f"--{switch}", action=argparse.BooleanOptionalAction, default=True, help=words)
+    parser.add_argument("--init", default="", help="weights or checkpoint to begin from, of the same preset")
     parser.add_argument("--steps", type=int, default=0, help="the budget; 0 = no limit")
     parser.add_argument("--minutes", type=float, default=0, help="a limit of time; 0 = none")
     parser.add_argument("--batch", type=int, default=8)
@@ -63,6 +66,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def begin_from(typed: str, network: Mapping[str, Any]) -> Start:
+    """Read the weights to begin from; raises ModelError where they are another network's."""
+    start = read_start(typed)
+    if start.network != SSANet(**network).config:
+        raise ModelError(
+            f"{Path(typed).name} holds the network {preset_of(start.network)}, not the one asked for.",
+            "Choose its preset and switches.",
+        )
+    return start
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one training from the command line; returns 1 after an error in one sentence."""
     args = parse(arguments)
@@ -77,7 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sampler = Sampler(pairs.only(TRAINING), args.crop, args.batch, args.seed, mix)
         validation = pairs.only(VALIDATION)
         log.info("%d pairs to learn from, %d to choose by", len(sampler.pairs), len(validation))
-        result = train(sampler, config, args.out, validation=validation, resume=args.resume)
+        start = begin_from(args.init, network) if args.init else None
+        result = train(
+            sampler,
+            config,
+            args.out,
+            validation=validation,
+            start=start.tensors if start else None,
+            normal=start.normal if start else None,
+            resume=args.resume,
+        )
     except ModelError as error:
         log.error("%s", f"{error.message} {error.hint}".strip())
         return 1

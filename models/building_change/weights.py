@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from ..task import Card, ModelError
@@ -119,6 +121,15 @@ def describe(
             "note": note,
         },
     )
+
+
+def as_stored(net: SSANet) -> SSANet:
+    """Return a copy with the parameters of the file: half precision, computed in float32."""
+    stored = copy.deepcopy(net)
+    with torch.no_grad():
+        for parameter in stored.parameters():
+            parameter.copy_(parameter.half().float())
+    return stored
 
 
 def write_weights(path: Path, net: SSANet, card: Card) -> str:

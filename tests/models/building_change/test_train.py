@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from kestrel.models.building_change.data import PLAIN, Sampler
-from kestrel.models.building_change.network import SSANet
+from kestrel.models.building_change.network import PRESETS, SSANet
 from kestrel.models.building_change.train import main
 from kestrel.models.building_change.trainer import (
     BEST,
@@ -20,7 +20,7 @@ from kestrel.models.building_change.trainer import (
     train,
 )
 from kestrel.models.task import ModelError
-from kestrel.models.training.checkpoint import read_state
+from kestrel.models.training.checkpoint import load_average, read_state
 from kestrel.models.training.log import read_rows
 from kestrel.tests.support.change_pairs import made_pairs
 
@@ -140,6 +140,22 @@ def test_smoke_command_line_learns_from_the_training_part_alone(tmp_path):
         True,
     )
     assert state["best"]["step"] == 1
+
+
+def test_feature_command_line_begins_from_weights_of_the_same_network(tmp_path, caplog):
+    typed = f"{pack(tmp_path / 'pack')} --preset small --batch 2 --crop 32 --steps 1 --validations 0"
+    typed += f" --threads {torch.get_num_threads()} --no-ssif"
+    assert main(f"{typed} --out {tmp_path / 'first'}".split()) == 0
+    begun = f"{typed} --seed 1 --init {tmp_path / 'first' / CHECKPOINT}"
+    assert main(f"{begun} --lr 1e-30 --decay 0 --out {tmp_path / 'second'}".split()) == 0
+    nets = [SSANet(**PRESETS["small"], use_ssif=False) for _ in range(2)]
+    for net, name in zip(nets, ("first", "second"), strict=True):
+        load_average(tmp_path / name / CHECKPOINT, net)
+    # a rate of nothing: the parameters are those that it began from
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert main([*begun.replace("--no-ssif", "").split(), "--out", str(tmp_path / "third")]) == 1
+    assert "Choose its preset and switches" in caplog.text
 
 
 def test_exception_command_line_says_one_sentence(tmp_path, caplog):
