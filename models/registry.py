@@ -30,7 +30,12 @@ MODELS: dict[str, Entry] = {
     "sar_ships": Entry("sar_ships.task:build", "sar_ships", ("paper",)),
     "cfar": Entry("classical.cfar:build", "", ()),
     "dehazing": Entry("dehazing.task:build", "dehazing", ("small", "paper"), "dehazing.user_training:build"),
-    "building_change": Entry("building_change.task:build", "building_change", ("paper", "small")),
+    "building_change": Entry(
+        "building_change.task:build",
+        "building_change",
+        ("paper", "small"),
+        "building_change.user_training:build",
+    ),
     "dark_channel": Entry("classical.dark_channel:build", "", ()),
 }
 

@@ -1,0 +1,291 @@
+"""SSA-Net learns on a user's own dates and the changes outlined between them.
+
+The loop is trainer.py's; here the engine's crops become its pairs, and its end becomes a card with what
+validation crops say - in the half precision that the file holds.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..device import torch_device, use_threads
+from ..scaling import stretch_from
+from ..task import Input, ModelError
+from ..trainable import Crops, Example, Moment, Trained, Training
+from ..training.checkpoint import read_state
+from .data import Pairs, Sampler
+from .metrics import Confusion, Curve
+from .network import PRESETS
+from .predict import change_map
+from .trainer import CHECKPOINT, LEAST_CROP, MULTIPLE, Events, Progress, Result, TrainConfig, train
+from .weights import GSD, Start, as_stored, describe, read_start
+
+#: Below, validation has one or two crops and a batch repeats itself.
+LEAST_CROPS = 8
+#: Limits of the numbers that are typed: (lowest, highest, default).
+LIMITS: dict[str, tuple[float, float, float]] = {
+    "epochs": (1, 10000, 20),
+    "batch": (1, 256, 8),
+    "crop": (LEAST_CROP, 1024, 128),
+    "learning_rate": (1e-7, 0.1, 1e-3),
+    "seed": (0, 2**31 - 1, 0),
+}
+#: Validations, log lines and examples of one training at most: what a curve can show, a report can hold.
+CHECKS, LINES, EXAMPLES = 100, 200, 4
+#: Roles of the engine's crops; ``changes`` has one band, 1 where something changed and 0 elsewhere.
+ROLES = ("before", "after", "changes")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What was typed, checked."""
+
+    epochs: int
+    batch: int
+    crop: int
+    learning_rate: float
+    seed: int
+    device: str
+    start: Start | None
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Return the network's arguments: those of the weights it starts from, else the paper's."""
+        return dict(self.start.network) if self.start else dict(PRESETS["paper"])
+
+
+def build(params: Mapping[str, Any], device: str) -> Training:
+    """Return the training; raises ModelError for anything that does not fit, before a layer is read.
+
+    ``params``: ``epochs``, ``batch``, ``crop``, ``learning_rate``, ``base_weights``, ``seed``,
+    ``stretch_min``, ``stretch_max``; missing = default.
+    """
+    wishes = read_wishes(params, device)
+    torch_device(device)
+    use_threads()
+    scale = stretch_from(params)
+    before, after, changes = ROLES
+    return Training(
+        name="building_change",
+        inputs=(
+            *(Input(role, bands=3, scale=scale, fill="other") for role in (before, after)),
+            Input(changes, bands=1, fill="zero"),
+        ),
+        required=ROLES,
+        crop=wishes.crop,
+        least=LEAST_CROPS,
+        learn=functools.partial(learn, wishes),
+        key=wishes.start.source if wishes.start else "",
+        notes={
+            "algorithm": "kestrel:trainbuildingchange",
+            "missing": {
+                before: "Choose a raster of the earlier date.",
+                after: "Choose a raster of the later date.",
+                changes: "Choose polygons of what changed between the dates.",
+            },
+        },
+    )
+
+
+def read_wishes(params: Mapping[str, Any], device: str) -> Wishes:
+    """Check what was typed; raises ModelError in one sentence."""
+    numbers = {name: _number(params, name) for name in LIMITS}
+    crop = int(numbers["crop"])
+    if crop % MULTIPLE:
+        lower = crop // MULTIPLE * MULTIPLE
+        raise ModelError(
+            f"CROP is {crop}; it must be a multiple of {MULTIPLE}, such as {lower} or {lower + MULTIPLE}."
+        )
+    whole = {name: int(numbers[name]) for name in ("epochs", "batch", "seed")}
+    start = _start(str(params.get("base_weights") or ""))
+    return Wishes(crop=crop, learning_rate=numbers["learning_rate"], device=device, start=start, **whole)
+
+
+def _number(params: Mapping[str, Any], name: str) -> float:
+    low, high, default = LIMITS[name]
+    value = params.get(name)
+    value = default if value is None else value
+    whole = name != "learning_rate"
+    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    if not good or (whole and value != int(value)):
+        kind = "a whole number" if whole else "a number"
+        raise ModelError(f"{name.upper()} is {value!r}; it must be {kind} from {low:g} to {high:g}.")
+    return float(value)
+
+
+def _start(typed: str) -> Start | None:
+    if not typed.strip():
+        return None
+    try:
+        return read_start(typed)
+    except ModelError as error:
+        raise ModelError(f"BASE_WEIGHTS: {error.message}", error.hint) from None
+
+
+def learn(
+    wishes: Wishes,
+    crops: Crops,
+    folder: Path,
+    tell: Callable[[Moment], None],
+    stop: Callable[[], bool],
+) -> Trained | None:
+    """Train, or go on; see models/trainable.py."""
+    own, held_out = (_pairs(crops, validation) for validation in (False, True))
+    if not held_out.label.any():
+        raise ModelError(
+            "No validation crop holds a change, so no epoch can be chosen.",
+            "Outline changes in more places, or choose a smaller CROP.",
+        )
+    sampler = Sampler(own, wishes.crop, wishes.batch, wishes.seed)
+    steps = wishes.epochs * -(-len(own) // wishes.batch)
+    config = TrainConfig(
+        network=wishes.network,
+        steps=steps,
+        lr=wishes.learning_rate,
+        seed=wishes.seed,
+        device=wishes.device,
+        validations=min(wishes.epochs, CHECKS),
+        tile=wishes.crop,
+        log_steps=max(1, steps // LINES),
+        checkpoint_seconds=30.0,
+    )
+    _drop_unreadable(folder / CHECKPOINT)
+
+    def heard(now: Progress) -> None:
+        row = {}
+        if now.score is not None:
+            epoch = wishes.epochs * now.fraction
+            row = {"epoch": epoch, "loss": now.loss, "validation F1": now.score.f1}
+        tell(Moment(now.step, steps, row))
+
+    start = wishes.start
+    result = train(
+        sampler,
+        config,
+        folder,
+        validation=held_out,
+        start=start.tensors if start else None,
+        normal=start.normal if start else None,
+        events=Events(heard, stop),
+    )
+    return _finish(wishes, result, held_out) if result.complete else None
+
+
+def _drop_unreadable(checkpoint: Path) -> None:
+    """Remove a checkpoint that is none any more: nobody could tell a toolbox to start anew."""
+    if checkpoint.exists():
+        try:
+            read_state(checkpoint)
+        except ModelError:
+            checkpoint.unlink()
+
+
+def _pairs(crops: Crops, validation: bool) -> Pairs:
+    before, after, changes = (crops.part(role, validation) for role in ROLES)
+    assert before is not None
+    assert after is not None
+    assert changes is not None
+    number = np.arange(len(before))
+    return Pairs(before, after, changes[:, 0] > 0.5, number, np.zeros(len(before), int))
+
+
+def _finish(wishes: Wishes, result: Result, held_out: Pairs) -> Trained:
+    """Measure what will be in the file, and describe it."""
+    net = as_stored(result.net).eval()
+    scores = [
+        change_map(net, b, a, result.mean, result.std, tile=wishes.crop, stride=wishes.crop)
+        for b, a in zip(held_out.before, held_out.after, strict=True)
+    ]
+    curves = [Curve.of(score, label) for score, label in zip(scores, held_out.label, strict=True)]
+    curve = sum(curves[1:], curves[0])
+    threshold = min(max(curve.best()[0], 0.001), 0.999)  # a card's lies between 0 and 1
+    found, everything = curve.at(threshold), curve.at(0.0)
+    names = ("precision", "recall", "f1", "iou", "kappa")
+    figures = {name: round(float(getattr(found, name)), 4) for name in names}
+    card = describe(
+        net,
+        name="building_change_own",
+        data=[],
+        training=result.state,
+        threshold=threshold,
+        command="",
+        limits="Trained on a user's own rasters and measured on parts of them only.",
+        figures={"validation crops of the user's layers": {"crops": len(held_out), **figures}},
+        gsd=GSD,
+        note=f"started from {wishes.start.source}" if wishes.start else "started from random numbers",
+    )
+    history = [
+        {"epoch": round(wishes.epochs * row["progress"], 4), **{k: row[k] for k in _COLUMNS if k in row}}
+        for row in result.rows
+    ]
+    return Trained(
+        tensors=net.state_dict(),
+        buffers=tuple(dict(net.named_buffers())),
+        card=card,
+        history=history,
+        losses={"loss": "loss", "bce": "cross entropy", "dice": "Dice loss"},
+        scores={"f1": "F1"},
+        lines={"f1": {"everything marked": everything.f1}},
+        summary=_table({"network": found, "everything marked": everything}),
+        examples=_examples(held_out, scores, threshold),
+        notes=[
+            f"One confusion matrix over all pixels of all validation crops, at the threshold {threshold:.3f} "
+            "that does best on them. Epoch and threshold are chosen there, so other ground comes out worse."
+        ],
+        warnings=_warnings(found, everything),
+    )
+
+
+_COLUMNS = ("loss", "bce", "dice", "f1")
+
+
+def _table(rows: Mapping[str, Confusion]) -> Sequence[Sequence[Any]]:
+    table: list[Sequence[Any]] = [("", "precision", "recall", "F1", "IoU", "kappa")]
+    for name, found in rows.items():
+        values = (found.precision, found.recall, found.f1, found.iou, found.kappa)
+        table.append((name, *(float(f"{value:.4g}") for value in values)))
+    return table
+
+
+def _warnings(found: Confusion, everything: Confusion) -> list[str]:
+    """Warn of weights that are not worth their name."""
+    if found.f1 > everything.f1:
+        return []
+    return [
+        f"On validation crops the weights reach an F1 of {found.f1:.2f}, no better than marking everything "
+        f"({everything.f1:.2f}): train longer, on more changes, or start from BASE_WEIGHTS."
+    ]
+
+
+def _examples(pairs: Pairs, scores: Sequence[np.ndarray], threshold: float) -> list[Example]:
+    """Return crops with change from the worst F1 to the best, evenly in between; marked in red."""
+    marks = [score >= threshold for score in scores]
+    f1 = np.array([_f1(mark, label) for mark, label in zip(marks, pairs.label, strict=True)])
+    some = np.flatnonzero(pairs.label.any(axis=(1, 2)))
+    order = some[np.argsort(f1[some], kind="stable")]
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))]
+    return [
+        Example(
+            pairs.before[i],
+            _marked(pairs.after[i], marks[i]),
+            _marked(pairs.after[i], pairs.label[i]),
+            f"F1 {f1[i]:.2f}; the earlier date, the later one with what is found, and with what was outlined",
+        )
+        for i in chosen
+    ]
+
+
+def _f1(mark: np.ndarray, label: np.ndarray) -> float:
+    return 2 * np.count_nonzero(mark & label) / max(1, np.count_nonzero(mark) + np.count_nonzero(label))
+
+
+def _marked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the picture with red laid over a mask, half of each."""
+    red = np.array([1.0, 0.0, 0.0], np.float32)[:, None, None]
+    return np.where(mask, (image + red) / 2, image).astype(np.float32)
