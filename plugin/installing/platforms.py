@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pathlib import Path
 from ..environment import child_environment
 
 PROBE_S = 30.0
+#: An answer has about 100 bytes, with what a site prints at start some more.
+ANSWER_BYTES = 1 << 20
 
 _PROBE = """
 import importlib, json, struct, sys
@@ -112,25 +115,28 @@ class System:
 
     def probe(self, python: str, cancelled: Callable[[], bool]) -> Answer | str:
         """Ask an interpreter in a child; return its answer, or what is wrong."""
-        try:
-            child = subprocess.Popen(
-                [python, "-I", "-c", _PROBE],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=child_environment(self.environ),
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        except OSError as error:
-            return f"does not start ({error.strerror})"
-        ends = time.monotonic() + PROBE_S
-        with child:
-            while child.poll() is None:
-                if cancelled() or time.monotonic() > ends:
-                    child.kill()
-                    return f"did not answer within {PROBE_S:.0f} s"
-                time.sleep(0.02)
-            text = child.stdout.read().decode("utf-8", "replace") if child.stdout else ""
+        # a file, not a pipe: a program that leaves another one behind would hold a pipe open for ever
+        with tempfile.TemporaryFile() as told_by:
+            try:
+                child = subprocess.Popen(
+                    [python, "-I", "-c", _PROBE],
+                    stdin=subprocess.DEVNULL,
+                    stdout=told_by,
+                    stderr=subprocess.DEVNULL,
+                    env=child_environment(self.environ),
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                )
+            except OSError as error:
+                return f"does not start ({error.strerror})"
+            ends = time.monotonic() + PROBE_S
+            with child:
+                while child.poll() is None:
+                    if cancelled() or time.monotonic() > ends:
+                        child.kill()
+                        return f"did not answer within {PROBE_S:.0f} s"
+                    time.sleep(0.02)
+            told_by.seek(0)
+            text = told_by.read(ANSWER_BYTES).decode("utf-8", "replace")
         with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
             line = [line for line in text.splitlines() if line.startswith("KESTREL ")][-1]
             told = json.loads(line[len("KESTREL ") :])

@@ -3,6 +3,7 @@
 import ntpath
 import os
 import sys
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -233,6 +234,16 @@ def test_fault_an_interpreter_that_hangs(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(InstallError) as caught:
         _find(System(), tmp_path, os.fspath(script), lambda: True)
     assert caught.value.code == "cancelled"
+
+
+def test_fault_a_program_that_leaves_another_one_behind(tmp_path: Path) -> None:
+    """The answer counts when the program has ended, however long what it started lives on."""
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nsleep 3 &\necho '{GOOD}'\n")
+    script.chmod(0o755)
+    begun = time.monotonic()
+    assert _find(System(), tmp_path, os.fspath(script)).version == (3, 12)
+    assert time.monotonic() - begun < 2.5
 
 
 def test_feature_the_launchers_list_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
