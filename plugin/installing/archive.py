@@ -7,6 +7,7 @@ last rename.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -56,6 +57,7 @@ def unpack(archive: Path, sha256: str, home: Path, cancelled: Callable[[], bool]
     if not folder.is_dir():
         part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
+        made = [above for above in (folder.parent, home) if not above.exists()]
         try:
             part.mkdir(parents=True)
             _extract(archive, part, cancelled)
@@ -72,6 +74,10 @@ def unpack(archive: Path, sha256: str, home: Path, cancelled: Callable[[], bool]
             ) from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
+            for above in made:
+                # with something in it, the new Python or another process's, it stays
+                with contextlib.suppress(OSError):
+                    above.rmdir()
     return _interpreter(folder, archive)
 
 

@@ -8,6 +8,7 @@ QGIS itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import shutil
@@ -148,6 +149,8 @@ def _unpacked(archive: Path, sha256: str, home: Path, system: System, cancelled:
         folder = home / "pythons" / python.relative_to(home / "pythons").parts[0]
         if folder not in before:
             shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
         raise
 
 

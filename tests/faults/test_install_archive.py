@@ -1,5 +1,6 @@
 """PYTHON_ARCHIVE: what is unpacked, what is refused, and that nothing is left of what was refused."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -105,8 +106,8 @@ def test_fault_members_that_reach_outside(tmp_path: Path, members: tuple, words:
     with pytest.raises(InstallError, match=words) as caught:
         unpack(path, digest, home)
     assert caught.value.code == "archive"
-    # the folder for Pythons is there and empty, and nothing was written beside it
-    assert _tree(tmp_path) == ["a", "a/b", "a/b/home", "a/b/home/pythons", "python.tar.gz"]
+    # not even the empty folder for Pythons is left, and nothing was written beside it
+    assert _tree(tmp_path) == ["a", "a/b", "python.tar.gz"]
 
 
 def _cut(data: bytes) -> bytes:
@@ -126,7 +127,32 @@ def test_fault_damaged_archive(tmp_path: Path, damage: Callable[[bytes], bytes])
     with pytest.raises(InstallError, match=r"cannot be unpacked \(") as caught:
         unpack(path, hashlib.sha256(path.read_bytes()).hexdigest(), tmp_path / "home")
     assert caught.value.code == "archive"
-    assert _tree(tmp_path / "home") == ["pythons"]
+    assert not (tmp_path / "home").exists()
+
+
+def test_fault_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full in the midst of a member: what was there stays, nothing is added; with space it unpacks."""
+    path, digest = _pack(tmp_path / "python.tar.gz", (*PYTHON, _file("python/lib/big", bytes(3_000_000))))
+    home = tmp_path / "home"
+    (home / "weights").mkdir(parents=True)
+    real = Path.open
+
+    class Full(io.FileIO):
+        def write(self, block: bytes) -> int:
+            if self.tell() + len(block) > 2_000_000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(block)
+
+    def small(file: Path, mode: str = "r", *arguments: object) -> object:
+        return Full(file, "xb") if mode == "xb" else real(file, mode, *arguments)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "open", small)
+        with pytest.raises(InstallError, match="No space left on device") as caught:
+            unpack(path, digest, home)
+    assert caught.value.hint.startswith("Free some space")
+    assert _tree(home) == ["weights"]
+    assert unpack(path, digest, home).is_file()
 
 
 def test_exception_sum_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +175,7 @@ def test_exception_sum_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "MOST_MEMBERS", 3)
     with pytest.raises(InstallError, match="far larger than a Python"):
         unpack(path, digest, home)
-    assert _tree(home) == ["pythons"]
+    assert not home.exists()
 
 
 def test_exception_an_unpacked_python_that_fails_the_probe_goes_again(tmp_path: Path) -> None:
@@ -157,7 +183,7 @@ def test_exception_an_unpacked_python_that_fails_the_probe_goes_again(tmp_path: 
     path, digest = _pack(tmp_path / "old.tar.gz", (_file("python/bin/python3", old, 0o755),))
     with pytest.raises(InstallError, match=r"PYTHON_ARCHIVE: .* is Python 3\.9"):
         find_base("", path, digest, tmp_path / "home", System())
-    assert _tree(tmp_path / "home") == ["pythons"]
+    assert _tree(tmp_path / "home") == []
 
 
 def test_exception_home_that_is_a_file(tmp_path: Path) -> None:
@@ -179,7 +205,7 @@ def test_fault_cancelled_at_every_moment(tmp_path: Path) -> None:
         with pytest.raises(InstallError) as caught:
             unpack(path, digest, home, lambda answers=answers: next(answers))
         assert caught.value.code == "cancelled"
-        assert _tree(home) in ([], ["pythons"])
+        assert not home.exists()
 
 
 def test_fault_another_process_unpacks_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
