@@ -37,6 +37,7 @@ MODELS: dict[str, Entry] = {
         "building_change.user_training:build",
     ),
     "dark_channel": Entry("classical.dark_channel:build", "", ()),
+    "change_vector": Entry("classical.change_vector_task:build", "", ()),
 }
 
 
