@@ -201,24 +201,26 @@ class RasterChecks(RasterReadings):
         )
 
 
-def bands_problem(chosen: list[int], layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
-    """Say why typed BANDS are not three visible bands of a raster, or return None; [] is automatic."""
+def bands_problem(
+    chosen: list[int], layer: QgsRasterLayer, facts: RasterFacts, label: str = BANDS, why: str = ""
+) -> str | None:
+    """Say why typed bands are not three visible bands of a raster, or return None; [] is automatic."""
     if not chosen:
         return None
     for band in chosen:
         if not 1 <= band <= facts.bands:
-            return tr("BANDS names band {band}, but {name} has {count} bands, counted from 1.").format(
-                band=band, name=layer.name(), count=facts.bands
+            return tr("{label} names band {band}, but {name} has {count} bands, counted from 1.").format(
+                label=label, band=band, name=layer.name(), count=facts.bands
             )
     if len(chosen) != 3 or len(set(chosen)) != 3:
         return tr(
-            "BANDS is {typed}; choose three different bands in the order red, green, blue, "
+            "{label} is {typed}; choose three different bands in the order red, green, blue, "
             "or none for automatic."
-        ).format(typed=",".join(map(str, chosen)))
-    for band, reason in _unusable(facts).items():
+        ).format(label=label, typed=",".join(map(str, chosen)))
+    for band, reason in _unusable(facts, why).items():
         if band in chosen:
-            return tr("BANDS: band {band} of {name} {reason}.").format(
-                band=band, name=layer.name(), reason=reason
+            return tr("{label}: band {band} of {name} {reason}.").format(
+                label=label, band=band, name=layer.name(), reason=reason
             )
     return None
 
@@ -239,14 +241,16 @@ def stretch_problem(lows: list[float], highs: list[float]) -> str | None:
     return None
 
 
-def kind_problem(label: str, layer: QgsRasterLayer, facts: RasterFacts) -> str | None:
-    """Say why a raster has no three visible bands of plain numbers, or return None."""
+def kind_problem(label: str, layer: QgsRasterLayer, facts: RasterFacts, why: str = "") -> str | None:
+    """Say why a raster has no three visible bands of plain numbers, or return None.
+
+    ``why``: what is done with visible bands only, as the end of a sentence; haze removal without.
+    """
     if facts.complex_bands:
-        return tr(
-            "{label}: band {band} of {name} is complex, which is SAR data; haze is removed from visible "
-            "bands only."
-        ).format(label=label, name=layer.name(), band=facts.complex_bands[0])
-    unusable = _unusable(facts)
+        return tr("{label}: band {band} of {name} is complex, which is SAR data; {why}.").format(
+            label=label, name=layer.name(), band=facts.complex_bands[0], why=why or _why()
+        )
+    unusable = _unusable(facts, why)
     if facts.bands - len(unusable) >= 3:
         return None
     for band, reason in unusable.items():
@@ -260,11 +264,15 @@ def kind_problem(label: str, layer: QgsRasterLayer, facts: RasterFacts) -> str |
     )
 
 
-def _unusable(facts: RasterFacts) -> dict[int, str]:
+def _why() -> str:
+    return tr("haze is removed from visible bands only")
+
+
+def _unusable(facts: RasterFacts, why: str = "") -> dict[int, str]:
     """Return the bands that are no visible light, each with the reason as the end of a sentence."""
     reasons = (
         (facts.alpha_bands, tr("is its alpha band, not a colour")),
-        (facts.radar_bands, tr("is SAR by its name; haze is removed from visible bands only")),
+        (facts.radar_bands, tr("is SAR by its name; {why}").format(why=why or _why())),
         (
             facts.palette_bands,
             tr("has a palette, its values are numbers of colours; convert it to RGB first (gdal:pcttorgb)"),

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from qgis.core import (
     QgsProcessingContext,
@@ -30,9 +30,14 @@ TEMPORARY = "TEMPORARY_OUTPUT"
 class RasterReadings(SceneAlgorithm):
     """Readings of parameters; the refusals are in :mod:`.raster_checks`."""
 
-    def bands(self, parameters: dict[str, Any], context: QgsProcessingContext) -> list[int]:
+    #: Raster outputs by their ids.
+    RASTERS: ClassVar[tuple[str, ...]] = (OUTPUT, OUTPUT_HAZE)
+
+    def bands(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, name: str = BANDS
+    ) -> list[int]:
         """Return the chosen bands as typed, [] for automatic; raises LayerError for what is no number."""
-        value = parameters.get(BANDS)
+        value = parameters.get(name)
         if isinstance(value, QgsProperty):
             value = value.value(context.expressionContext(), None)[0]
         if value is None:
@@ -45,8 +50,8 @@ class RasterReadings(SceneAlgorithm):
                 raise ValueError
         except (ValueError, OverflowError):
             raise LayerError(
-                tr("BANDS is {typed}; write three band numbers such as 3,2,1.").format(
-                    typed=sidecar.plain(value)
+                tr("{name} is {typed}; write three band numbers such as 3,2,1.").format(
+                    name=name, typed=sidecar.plain(value)
                 )
             ) from None
         return [int(number) for number in numbers]
@@ -64,7 +69,7 @@ class RasterReadings(SceneAlgorithm):
         self, parameters: dict[str, Any], context: QgsProcessingContext
     ) -> dict[str, Destination]:
         """Return parameter -> destination of the raster outputs that a person named."""
-        typed = {name: self.typed_output(parameters, name, context).strip() for name in (OUTPUT, OUTPUT_HAZE)}
+        typed = {name: self.typed_output(parameters, name, context).strip() for name in self.RASTERS}
         return {name: raster_destination(text) for name, text in typed.items() if text and text != TEMPORARY}
 
     def with_endings(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
@@ -73,7 +78,7 @@ class RasterReadings(SceneAlgorithm):
         QGIS 3.22 adds none, and would load a file that is not there.
         """
         changed = dict(parameters)
-        for name in (OUTPUT, OUTPUT_HAZE):
+        for name in self.RASTERS:
             typed = self.typed_output(parameters, name, context).strip()
             if not typed or typed == TEMPORARY or with_suffix(typed) == typed:
                 continue

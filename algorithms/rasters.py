@@ -6,7 +6,6 @@ The worker writes the outputs at their final places itself, all of them at once 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -210,9 +209,4 @@ def _too_late(places: list[Destination]) -> str:
 
 def _forget(place: Destination) -> None:
     """Remove style and history of the raster that lay there before."""
-    paths = [place.sidecar]
-    if raster_style.is_ours(style_path(place.path)):
-        paths.append(style_path(place.path))
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+    raster_style.forget(place.sidecar, style_path(place.path))

@@ -32,6 +32,8 @@ class SceneAlgorithm(SceneChecks):
     """A subclass gathers plain data in the main thread and runs in another."""
 
     MODEL = ""
+    #: The raster whose layer is prepared; a subclass that reads several sees to the others in gather().
+    MAIN = INPUT
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +79,7 @@ class SceneAlgorithm(SceneChecks):
     ) -> bool:
         """Main thread: turn layers into plain data, so that the run touches no layer."""
         self.refuse(parameters, context)
-        layer = self.parameterAsRasterLayer(parameters, INPUT, context)
+        layer = self.parameterAsRasterLayer(parameters, self.MAIN, context)
         self._scratch = tempfile.mkdtemp(prefix="kestrel-", dir=QgsProcessingUtils.tempFolder())
         try:
             self._raster = layers.RasterSource(layer)

@@ -1,12 +1,15 @@
-"""The fields of detected boxes, as the worker writes them and as the output carries them."""
+"""The fields of polygons, as the worker writes them and as the output carries them."""
 
 from __future__ import annotations
 
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP, QMetaType, QVariant
 
+#: (name, type, English alias) of every field, in order.
+FieldTable = tuple[tuple[str, int, str], ...]
 
-def field_table() -> tuple[tuple[str, int, str], ...]:
-    """Return (name, type, English alias) of every field, in order."""
+
+def field_table() -> FieldTable:
+    """Return (name, type, English alias) of every field of detected boxes, in order."""
     whole, real, text, flag = (_type(name) for name in ("Int", "Double", "String", "Bool"))
     return (
         ("id", whole, QT_TRANSLATE_NOOP("Kestrel", "Number")),
@@ -23,6 +26,23 @@ def field_table() -> tuple[tuple[str, int, str], ...]:
         ("lat", real, QT_TRANSLATE_NOOP("Kestrel", "Latitude of the centre (WGS84)")),
         ("tile", whole, QT_TRANSLATE_NOOP("Kestrel", "Tile")),
         ("edge", flag, QT_TRANSLATE_NOOP("Kestrel", "Touches the raster's edge or nodata")),
+        ("model", text, QT_TRANSLATE_NOOP("Kestrel", "Model")),
+    )
+
+
+def change_table() -> FieldTable:
+    """Return (name, type, English alias) of every field of changed ground, in order."""
+    whole, real, text = (_type(name) for name in ("Int", "Double", "String"))
+    return (
+        ("id", whole, QT_TRANSLATE_NOOP("Kestrel", "Number")),
+        ("class", text, QT_TRANSLATE_NOOP("Kestrel", "Class")),
+        ("area_m2", real, QT_TRANSLATE_NOOP("Kestrel", "Area (m²)")),
+        ("perim_m", real, QT_TRANSLATE_NOOP("Kestrel", "Perimeter (m)")),
+        ("p_mean", real, QT_TRANSLATE_NOOP("Kestrel", "Mean probability")),
+        ("p_max", real, QT_TRANSLATE_NOOP("Kestrel", "Largest probability")),
+        ("date1", text, QT_TRANSLATE_NOOP("Kestrel", "Date before")),
+        ("date2", text, QT_TRANSLATE_NOOP("Kestrel", "Date after")),
+        ("tile", whole, QT_TRANSLATE_NOOP("Kestrel", "Tile")),
         ("model", text, QT_TRANSLATE_NOOP("Kestrel", "Model")),
     )
 

@@ -370,21 +370,25 @@ def area_wkt(
 
 
 def write_polygons(
-    source: QgsProcessingFeatureSource, path: str, context: QgsCoordinateTransformContext
+    source: QgsProcessingFeatureSource,
+    path: str,
+    context: QgsCoordinateTransformContext,
+    label: str = "LAND_MASK",
 ) -> tuple[int, int]:
     """Write a source's polygons, in its own CRS, to a FlatGeobuf; return (written, skipped).
 
-    Geometry is repaired; what cannot be is skipped. Raises LayerError when the file fails.
+    Geometry is repaired; what cannot be is skipped. Raises LayerError, naming the parameter ``label``,
+    when the file fails.
     """
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "FlatGeobuf"
-    options.layerName = "land"
+    options.layerName = "polygons"
     writer = QgsVectorFileWriter.create(
         path, QgsFields(), QgsWkbTypes.Type.MultiPolygon, source.sourceCrs(), context, options
     )
     if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
         raise LayerError(
-            tr("The land mask could not be copied: {reason}").format(reason=writer.errorMessage())
+            tr("{label} could not be copied: {reason}").format(label=label, reason=writer.errorMessage())
         )
     written = skipped = 0
     for feature in _features(source, QgsFeatureRequest().setNoAttributes()):
@@ -397,7 +401,7 @@ def write_polygons(
         copy.setGeometry(polygon)
         if not writer.addFeature(copy):
             raise LayerError(
-                tr("The land mask could not be copied: {reason}").format(reason=writer.errorMessage())
+                tr("{label} could not be copied: {reason}").format(label=label, reason=writer.errorMessage())
             )
         written += 1
     del writer  # closes the file

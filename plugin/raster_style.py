@@ -6,6 +6,7 @@ The style is a text of QGIS's own format, filled with numbers. It lies beside th
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import string
@@ -123,6 +124,13 @@ def is_ours(path: str) -> bool:
         return True
     except OSError:
         return False
+
+
+def forget(history: str, style: str) -> None:
+    """Remove history and style of a raster that lay there before; a style of something else stays."""
+    for path in (history, *([style] if is_ours(style) else [])):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def alpha_band(path: str) -> int:

@@ -18,7 +18,7 @@ from osgeo import gdal, ogr
 from qgis.core import QgsFeature, QgsFeatureSink, QgsField, QgsFields, QgsGeometry
 
 from .destination import Destination, busy, same_path, unwritable
-from .fields import field_table
+from .fields import FieldTable, field_table
 from .lockfile import Busy, LockFile
 from .texts import tr
 
@@ -182,8 +182,8 @@ def interrupted(destination: Destination) -> bool:
 class Boxes:
     """The worker's scratch FlatGeobuf: its CRS, its count and its features in file order."""
 
-    def __init__(self, path: str) -> None:
-        """Open ``path``; raises SinkError when it does not hold the agreed fields."""
+    def __init__(self, path: str, table: FieldTable | None = None) -> None:
+        """Open ``path``; raises SinkError when it does not hold the fields of ``table`` (None: boxes')."""
         try:
             self._data = gdal.OpenEx(path, gdal.OF_VECTOR)
         except RuntimeError:  # another plugin may have turned GDAL's exceptions on
@@ -193,7 +193,7 @@ class Boxes:
         self._layer: ogr.Layer = self._data.GetLayer(0)
         definition = self._layer.GetLayerDefn()
         names = [definition.GetFieldDefn(i).GetName() for i in range(definition.GetFieldCount())]
-        wanted = [name for name, _, _ in field_table()]
+        wanted = [name for name, _, _ in table or field_table()]
         if names != wanted:
             raise SinkError(
                 tr("The worker wrote the fields {names} instead of {wanted}; update the plugin.").format(
@@ -258,10 +258,10 @@ def verify(destination: Destination, written: str, count: int) -> None:
         )
 
 
-def sink_fields() -> QgsFields:
-    """Return the output's fields with their aliases."""
+def sink_fields(table: FieldTable | None = None) -> QgsFields:
+    """Return the output's fields with their aliases; those of boxes without a ``table``."""
     fields = QgsFields()
-    for name, kind, alias in field_table():
+    for name, kind, alias in table or field_table():
         field = QgsField(name, kind)
         field.setAlias(tr(alias))
         fields.append(field)

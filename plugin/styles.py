@@ -61,6 +61,12 @@ class Styler(QgsProcessingLayerPostProcessorInterface):
         layer.triggerRepaint()
 
 
+def static_style(style: str) -> str:
+    """Return the QML of ``style``, a file name in resources/styles that holds no places to be filled."""
+    with open(os.path.join(FOLDER, style), encoding="utf-8") as file:
+        return file.read()
+
+
 def store_style(destination: Destination, written: str, style: str) -> None:
     """Leave ``style`` with a finished file output as its default; raises OSError, RuntimeError.
 
@@ -68,8 +74,7 @@ def store_style(destination: Destination, written: str, style: str) -> None:
     """
     if not destination.on_disk:
         return
-    with open(os.path.join(FOLDER, style), encoding="utf-8") as file:
-        qml = file.read()
+    qml = static_style(style)
     stem, suffix = os.path.splitext(destination.path)
     if suffix.lower() == ".gpkg":
         _store_in_geopackage(destination.path, written.partition("|layername=")[2], style, qml)
