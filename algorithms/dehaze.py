@@ -78,7 +78,7 @@ class Dehaze(NetworkChecks, RasterAlgorithm):
             QT_TRANSLATE_NOOP(
                 "Kestrel",
                 "Side of the squares that the network looks at one by one, a multiple of 8 up to 1024. 512 "
-                "is the tile on the card of the shipped weights. The network takes statistics of a whole "
+                "is the tile on the card of the shipped weights. The network sees the frequencies of a whole "
                 "tile, so another size than the card's changes the result, and a warning says so. Left out "
                 "of a script or model it is the card's.",
             ),
@@ -173,8 +173,10 @@ def _limits() -> list[str]:
             "result is nearer to it."
         ),
         tr(
-            "Part of the scene outside the stretch is seen as its nearest end. Statistics of a tile tint the "
-            "tile, so brightness can drift slowly between tiles of very different ground."
+            "Part of the scene outside the stretch is seen as its nearest end. Where a scene has more than "
+            "one tile, the means that the network takes over a picture come from blocks of the whole scene, "
+            "so that neighbouring tiles get one tone; its frequencies are a tile's own, so under thick haze "
+            "brightness can still drift by 2 to 3 counts of 255 between tiles."
         ),
     ]
 
