@@ -163,9 +163,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no row is called {unknown[0]}; choose of {', '.join(ROWS)}")
     print(f"{chosen.side} x {chosen.side} px ({chosen.side**2 / 1e6:.1f} Mpx)\n")
-    print(
-        "| polygons | objects | outline | measure and shape | write | CPU s | wall s, with making the mask | peak MB |"
-    )
+    print("| polygons | objects | outline | measure and shape | write | CPU s | wall s, mask too | peak MB |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for row in rows:
         command = [sys.executable, __file__, row, "--here", "--side", str(chosen.side)]
