@@ -33,6 +33,9 @@ def main() -> None:
     run("benchmarks/engine_raster_memory.py")
     run("benchmarks/dark_channel.py")
     run("benchmarks/dehazing_model.py")
+    run("benchmarks/dehazing_tiles.py")
+    run("benchmarks/building_change_model.py")
+    run("benchmarks/polygons.py")
     if not (ROOT / "resources" / "weights" / "sar_ships.safetensors").is_file():
         sys.stdout.write("\nNo weights are shipped: accuracy and tile size are left out.\n")
         return

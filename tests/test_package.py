@@ -70,6 +70,7 @@ def test_every_default_travels_and_the_manifest_says_so(built):
     assert len(packs) == len(manifest)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_becomes_a_pack_and_the_manifest_names_it(built, checkout, tmp_path):
     limit = built[0].stat().st_size - 500_000
     path, packs = package.build(checkout, tmp_path, limit=limit)

@@ -166,6 +166,7 @@ def test_verdict_needs_an_interval_above_zero(release):
     assert not release.beats_baseline(figures(None))
 
 
+@pytest.mark.slow
 def test_feature_an_unfinished_training_is_released_once_and_says_so(release, tmp_path, monkeypatch):
     folder, shelf = tmp_path / "run", tmp_path / "shelf"
     shelf.mkdir()

@@ -63,6 +63,7 @@ def test_smoke_two_dates_on_one_grid(two, tmp_path):
     assert not warnings_of(events)
 
 
+@pytest.mark.slow
 def test_oracle_tiles_threads_executor_and_extent_give_the_same(two, tmp_path):
     _, one = toys.run(*two, tmp_path / "one.tif", tile=160)
     _, tiled = toys.run(*two, tmp_path / "tiled.tif", tile=64, overlap=16, batch=3)

@@ -62,6 +62,7 @@ def fetch(tmp_path, index, cancelled=lambda: False, stall_s=20.0, **environ):
     )
 
 
+@pytest.mark.slow
 def test_fault_a_proxy_that_wants_a_password(tmp_path):
     with serve(lambda handler: handler.send_error(407)) as proxy, pytest.raises(InstallError) as caught:
         fetch(tmp_path, "https://packages.test/simple", HTTPS_PROXY=f"http://{proxy}")
@@ -70,6 +71,7 @@ def test_fault_a_proxy_that_wants_a_password(tmp_path):
     assert "Network" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_fault_an_index_that_forbids(tmp_path):
     with serve(lambda handler: handler.send_error(403)) as host, pytest.raises(InstallError) as caught:
         fetch(tmp_path, f"http://{host}/simple")
@@ -112,6 +114,7 @@ def test_fault_a_connection_that_stalls(tmp_path):
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.slow
 def test_fault_no_network(tmp_path):
     with pytest.raises(InstallError) as caught:
         fetch(tmp_path, NOWHERE)

@@ -42,6 +42,7 @@ def assert_same(net, other):
         assert torch.equal(a, b), name
 
 
+@pytest.mark.slow
 def test_save_load_a_cancelled_training_resumes_bit_for_bit(tmp_path):
     config, validation = TrainConfig(steps=6, **QUICK), made_pairs(2, 64, 9)
     whole = train(sampler(), config, tmp_path / "whole", validation=validation)
@@ -56,6 +57,7 @@ def test_save_load_a_cancelled_training_resumes_bit_for_bit(tmp_path):
         assert [r.get(key) for r in whole.rows if "f1" in r] == [r.get(key) for r in again.rows if "f1" in r]
 
 
+@pytest.mark.slow
 def test_feature_the_best_average_is_kept_and_measures_what_it_says(tmp_path):
     validation = made_pairs(2, 64, 9)
     result = train(sampler(), TrainConfig(steps=4, lr=1e-2, **QUICK), tmp_path, validation=validation)
@@ -142,6 +144,7 @@ def test_smoke_command_line_learns_from_the_training_part_alone(tmp_path):
     assert state["best"]["step"] == 1
 
 
+@pytest.mark.slow
 def test_feature_command_line_begins_from_weights_of_the_same_network(tmp_path, caplog):
     typed = f"{pack(tmp_path / 'pack')} --preset small --batch 2 --crop 32 --steps 1 --validations 0"
     typed += f" --threads {torch.get_num_threads()} --no-ssif"

@@ -30,6 +30,7 @@ def base(tmp_path):
     return str(write_building_change_weights(tmp_path / "base.safetensors")[0])
 
 
+@pytest.mark.slow
 def test_feature_the_best_epoch_is_kept_and_the_card_says_what_the_file_does(tmp_path, base):
     training = registry.trainer("building_change")({**TYPED, "base_weights": base}, "cpu")
     assert (
@@ -56,6 +57,7 @@ def test_feature_the_best_epoch_is_kept_and_the_card_says_what_the_file_does(tmp
     assert all(image.shape == (3, 32, 32) for e in trained.examples for image in (e.before, e.after, e.truth))
 
 
+@pytest.mark.slow
 def test_save_load_a_stopped_training_goes_on_to_the_same_end(tmp_path, base):
     training = build({**TYPED, "base_weights": base}, "cpu")
     whole = training.learn(crops(), tmp_path / "whole", lambda moment: None, lambda: False)
