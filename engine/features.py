@@ -74,15 +74,15 @@ def box_features(boxes: Boxes, place: Attributes, classes: tuple[str, ...], mode
     return Features(polygons, {name: columns[name].astype(kind) for name, kind in FIELDS.items()})
 
 
-def write_features(path: Path, features: Features, georef: Georef) -> None:
-    """Write a FlatGeobuf and make sure that it can be read back; raises EngineError."""
+def write_features(path: Path, features: Features, georef: Georef, layer: str = "boxes") -> None:
+    """Write a FlatGeobuf with one layer and make sure that it can be read back; raises EngineError."""
     data = list(features.columns.values())
     # a masked value is written as null
     masks = [np.isnan(c) if c.dtype.kind == "f" else np.zeros(len(c), bool) for c in data]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'crs' was not provided")  # the user was told already
-            _write(path, features, data, masks, georef)
+            _write(path, features, data, masks, georef, layer)
         written = pyogrio.read_info(str(path), force_feature_count=True)["features"]
     except (RuntimeError, OSError) as error:  # pyogrio's errors are RuntimeErrors
         raise EngineError(
@@ -95,7 +95,12 @@ def write_features(path: Path, features: Features, georef: Georef) -> None:
 
 
 def _write(
-    path: Path, features: Features, data: list[np.ndarray], masks: list[np.ndarray], georef: Georef
+    path: Path,
+    features: Features,
+    data: list[np.ndarray],
+    masks: list[np.ndarray],
+    georef: Georef,
+    layer: str,
 ) -> None:
     pyogrio.raw.write(
         str(path),
@@ -106,6 +111,6 @@ def _write(
         geometry_type="Polygon",
         crs=georef.wkt,
         driver="FlatGeobuf",
-        layer="boxes",
+        layer=layer,
         SPATIAL_INDEX="NO",
     )

@@ -264,6 +264,13 @@ class Answered:
         return together[top : top + piece.shape[0], left : left + piece.shape[1]].copy()
 
 
+def change_mask(scene: Scene, plan: RasterPlan, tags: Mapping[str, str], cog: bool) -> Target:
+    """Return what a mask of change is: uint8, 1 change, 0 none; change_run.py makes it."""
+    labels = {"class_0": "no change", "class_1": "change"}
+    more: dict[str, Any] = {"nodata": class_marks().nodata, "descriptions": ("change",), "cog": cog}
+    return ground(scene, plan).target(1, np.uint8, {**tags, **labels}, resampling="nearest", **more)
+
+
 def _plain_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return a file's tags without those that describe the old pixels or that the writer sets itself."""
     return {k: v for k, v in tags.items() if not k.startswith("STATISTICS_") and k != "AREA_OR_POINT"}

@@ -66,14 +66,24 @@ def _clipped(shapes: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarra
         return shapely.intersection(shapes, shapely.box(*window))
 
 
-def read_land(path: str, buffer_m: float, scene: Scene, track: Track) -> Land:
-    """Read a polygon layer, keep what touches the scene, widen it; raises EngineError."""
+def read_land(
+    path: str,
+    buffer_m: float,
+    scene: Scene,
+    track: Track,
+    label: str = "The land mask",
+    content: str = "land",
+) -> Land:
+    """Read a polygon layer, keep what touches the scene, widen it; raises EngineError.
+
+    ``label``, ``content``: what messages call the layer and what it shows.
+    """
     file = check_path(path, "polygon layer")
     with file.open("rb") as stream:
         if b"<OGRVRT" in stream.read(8192):  # it may name any other source, a remote one too
             raise EngineError(
                 "input",
-                f"The land mask {file.name} is a virtual layer (VRT), whose sources are not followed.",
+                f"{label} {file.name} is a virtual layer (VRT), whose sources are not followed.",
                 "Save it as a GeoPackage first.",
             )
     georef = scene.georef
@@ -89,21 +99,21 @@ def read_land(path: str, buffer_m: float, scene: Scene, track: Track) -> Land:
         meta, _, wkb, _ = pyogrio.raw.read(str(file), columns=[], bbox=_bounds(around, crs))
     except (DataSourceError, DataLayerError, ValueError) as error:
         raise EngineError(
-            "input", f"The land mask {file} cannot be read: {error}.", "Choose a polygon layer."
+            "input", f"{label} {file} cannot be read: {error}.", "Choose a polygon layer."
         ) from None
     kind = meta["geometry_type"] or "no geometries"
     if wkb is None or "Point" in kind or "Line" in kind:
         raise EngineError(
             "input",
-            f"The land mask {file.name} holds {kind}, not polygons.",
+            f"{label} {file.name} holds {kind}, not polygons.",
             "Choose a polygon layer.",
         )
     if crs is None and georef.crs is not None:
-        track.warn(f"The land mask {file.name} has no CRS; the raster's is assumed.")
+        track.warn(f"{label} {file.name} has no CRS; the raster's is assumed.")
     parts = [_part(shape, crs, around, buffer_m, scene) for shape in shapely.from_wkb(wkb)]
     polygons = np.array([polygon for part in parts for polygon in shapely.get_parts(part)], object)
     if not len(polygons):
-        track.warn(f"The land mask {file.name} has no land on this scene.")
+        track.warn(f"{label} {file.name} has no {content} on this scene.")
     return Land(polygons, shapely.STRtree(polygons))
 
 

@@ -26,6 +26,9 @@ from .statistics import band_statistics
 from .stretch import display, outside_warning, resolve_stretch
 from .survey import survey
 
+#: Outputs of which naming one makes a run of two dates one that looks for change (change_run.py).
+CHANGE_OUTPUTS = ("mask", "probability", "polygons")
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -97,12 +100,23 @@ def _match(job: Job, task: Task) -> bool:
     return match
 
 
+def asks_for_change(job: Job, task: Task) -> bool:
+    """Return whether a Job wants mask and polygons of change; raises EngineError where it names half."""
+    if not task.pair or len(task.outputs) != 1 or not set(CHANGE_OUTPUTS) & set(job.outputs):
+        return False
+    for name in ("mask", "probability"):
+        if name not in job.outputs:
+            raise EngineError("parameter", f"A Job that looks for change must name the output {name!r}.")
+    return True
+
+
 def finisher_for(
     job: Job, scene: Scene, plan: RasterPlan, task: Task, scalings: Sequence[Scaling]
 ) -> Finisher:
     """Return what makes the outputs that a Job names out of blended rows."""
     if not task.change:
-        names = [name for name in ("raster", "scores", "classes") if name in job.outputs]
+        known = ("raster", "scores", "classes", *(["probability"] if asks_for_change(job, task) else []))
+        names = [name for name in known if name in job.outputs]
         return Answered(scene, plan, task, names)
     other = job.params.get("other_bands") or "copy"
     if other not in ("copy", "drop"):

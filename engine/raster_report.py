@@ -55,7 +55,7 @@ def write_report(
         _bands(report, figures, tally)
     if "quality" in figures:
         _quality(report, figures["quality"], _names(figures))
-    _made(report, figures)
+    tell_making(report, figures)
     report.write(path)
 
 
@@ -138,7 +138,8 @@ def _quality(report: Report, quality: Mapping[str, Any], names: Sequence[str]) -
         report.paragraph(note)
 
 
-def _made(report: Report, figures: Mapping[str, Any]) -> None:
+def tell_making(report: Report, figures: Mapping[str, Any]) -> None:
+    """Add pixels, stretch, parameters, seconds and versions of a run."""
     report.section("Pixels and tiles")
     names = ("valid_pixels", "invalid_pixels", "tiles_total", "tiles_run", "tiles_skipped", "tiles_nodata")
     report.pairs({name: figures[name] for name in names if name in figures})
@@ -190,10 +191,10 @@ def _image(image: np.ndarray) -> bytes:
     shown = np.clip(shown, 0, 1).transpose(1, 2, 0)
     rgb = np.where(np.isfinite(shown), shown, NODATA)
     rgb = (rgb * 255 + 0.5).astype(np.uint8)
-    return _small(lambda stream, **how: imsave(stream, rgb, **how))
+    return small(lambda stream, **how: imsave(stream, rgb, **how))
 
 
-def _small(save: Callable[..., None]) -> bytes:
+def small(save: Callable[..., None]) -> bytes:
     """Return a PNG where it is small enough, else the best JPEG that is."""
     ways: list[dict[str, Any]] = [{"format": "png"}]
     ways += [{"format": "jpg", "pil_kwargs": {"quality": quality}} for quality in QUALITIES]
@@ -216,7 +217,7 @@ def _difference(change: np.ndarray) -> bytes:
     axes.set(xticks=[], yticks=[])
     scale = figure.colorbar(shown, location="bottom", aspect=40, extend="both", fraction=0.05, pad=0.02)
     scale.set_label("darker  ←  change in stretched units  →  brighter")
-    return _small(figure.savefig)
+    return small(figure.savefig)
 
 
 def _histograms(tally: Tally, names: Sequence[str]) -> bytes:
@@ -242,4 +243,4 @@ def _histograms(tally: Tally, names: Sequence[str]) -> bytes:
         axes.set(xlim=(left, right), ylim=(0, 1.1 * highest or 1), ylabel="% of pixels")
         axes.set_title(name, loc="left")
     rows[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2, frameon=False)
-    return _small(figure.savefig)
+    return small(figure.savefig)

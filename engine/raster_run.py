@@ -17,6 +17,7 @@ import numpy as np
 from ..models.task import Builder, Task
 from .errors import EngineError
 from .events import Track
+from .finish import change_mask
 from .forward import TileTooLarge
 from .job import Job
 from .loop import TILES_TO
@@ -27,7 +28,7 @@ from .quality import compare
 from .raster_figures import file_tags, run_figures
 from .raster_pieces import Counts, run_piece
 from .raster_plan import Piece, RasterPlan, log_raster_estimate, plan_raster, snapped
-from .raster_prepare import Prepared, finisher_for, prepare
+from .raster_prepare import Prepared, asks_for_change, finisher_for, prepare
 from .raster_profile import size_bound
 from .raster_writer import RasterWriter
 from .reference import Reference, check_reference
@@ -86,14 +87,21 @@ def _run(
     tile: int,
 ) -> dict[str, Any]:
     named = job.inputs.get("reference")
-    if named and not task.change:
+    change = asks_for_change(job, task)
+    if named and not task.change and not change:
         raise EngineError(
             "parameter", f"{task.name} restores nothing that a reference could be compared with."
         )
     rect = snapped(region, scene) if region else None
-    reference = check_reference(scene, named["path"], named.get("bands") or [], rect) if named else None
     inputs = [stamp.path for stamp in scene.stamps]
-    if reference is not None:
+    reference, search = None, None
+    if change:
+        from .change_run import Search  # pyogrio brings pandas: 59 MB and 0.3 s that rasters do not need
+
+        search = Search(job, scene, task, rect, track)
+        inputs += search.inputs
+    elif named:
+        reference = check_reference(scene, named["path"], named.get("bands") or [], rect)
         inputs += [stamp.path for stamp in reference.scene.stamps]
     with Parts(job.outputs, inputs) as parts:
         _check_room(job, scene, region, task, parts, track, tile)
@@ -119,12 +127,18 @@ def _run(
             reference.scene.check_unchanged()
             with track.stage("quality", QUALITY_FROM):
                 figures["quality"] = _quality(ready, parts, reference, figures["output_bands"], track)
+        if search is not None:
+            with track.stage("change", QUALITY_FROM):
+                figures |= search.find(ready, parts, file_tags(ready), track)
         if "report" in job.outputs:
-            from .raster_report import write_report  # matplotlib is slow to import
-
             with track.stage("report", 0.98):
                 try:
-                    write_report(parts.path("report"), figures, written.tally, track.warnings)
+                    if search is not None:
+                        search.write_report(parts.path("report"), ready, figures, track)
+                    else:
+                        from .raster_report import write_report  # matplotlib is slow to import
+
+                        write_report(parts.path("report"), figures, written.tally, track.warnings)
                 except OSError as error:
                     raise EngineError(
                         "output",
@@ -143,7 +157,11 @@ def _check_room(
     plan = plan_raster(scene, task, job.params, region, tile)
     # what the outputs are does not depend on the stretch
     targets = finisher_for(job, scene, plan, task, ()).targets({}, bool(job.params.get("cog")))
-    unknown = sorted(set(job.outputs) - set(targets) - {"report"})
+    without_room = {"report"}
+    if asks_for_change(job, task):
+        targets["mask"] = change_mask(scene, plan, {}, bool(job.params.get("cog")))
+        without_room.add("polygons")  # as many as there are; far below the rasters
+    unknown = sorted(set(job.outputs) - set(targets) - without_room)
     if unknown:
         raise EngineError("parameter", f"{task.name} makes no output {unknown[0]!r}.")
     folders: dict[Path, int] = {}

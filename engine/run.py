@@ -21,6 +21,7 @@ from .loop import telling_how_far
 from .pairs import register
 from .plan import check_size
 from .raster_plan import whole_pixels
+from .raster_prepare import asks_for_change
 from .raster_run import run_rasters
 from .region import Region, read_region
 from .roles import open_rasters, settle
@@ -93,7 +94,8 @@ def _predict(
     with track.stage("start", 0.0):
         prove_stack(Path(job.scratch) if job.scratch else None)
     scene, region, task, device = look(job, track, builder)
-    if not any(name in job.outputs for name in OUTPUTS[task.kind]):
+    named = any(name in job.outputs for name in OUTPUTS[task.kind])
+    if not named and not asks_for_change(job, task):
         raise EngineError("parameter", f"The Job names no output {' or '.join(OUTPUTS[task.kind])!r}.")
     if task.kind != "boxes":
         return run_rasters(job, scene, region, task, device, track, threads, executor, builder)

@@ -7,13 +7,14 @@ has been standardised by its own mean and deviation over the scene. The threshol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-#: Bins of the magnitude's histogram: Otsu's threshold is a bin edge, 1/1024 of the largest magnitude.
-BINS = 1024
+from ..otsu import BINS as BINS
+from ..otsu import histogram as histogram
+from ..otsu import otsu as otsu
+
 #: A deviation below one 8-bit level is no contrast to standardise by.
 FLAT = 1 / 255
 #: Deviations from the mean beyond this many count as this many: a few bright roofs must not be the scale.
@@ -73,31 +74,3 @@ def _standardised(image: np.ndarray, moments: Moments) -> np.ndarray:
     """Return the image with mean 0 and deviation 1 over the scene, float32, cut at :data:`FARTHEST`."""
     mean, deviation = (v.astype(np.float32)[:, None, None] for v in (moments.mean, moments.deviation))
     return np.clip((image - mean) / deviation, -FARTHEST, FARTHEST)
-
-
-def histogram(values: np.ndarray) -> np.ndarray:
-    """Return the counts of magnitudes 0..1 in :data:`BINS` equal bins, int64; counts of pieces add up."""
-    index = np.clip(values.astype(np.float64) * BINS, 0, BINS - 1).astype(np.int64)
-    return np.bincount(index.ravel(), minlength=BINS)
-
-
-def otsu(counts: Sequence[int] | np.ndarray) -> float:
-    """Return the threshold 0..1 that parts a histogram into the two classes farthest apart.
-
-    From it on is change. It is the edge of a bin, the middle one of several equally good, and 1 where all
-    values share one bin or there are none: nothing stands out.
-    """
-    weight = np.asarray(counts, np.float64)
-    bins = len(weight)
-    if np.count_nonzero(weight) < 2:
-        return 1.0
-    centre = (np.arange(bins) + 0.5) / bins
-    low = weight.cumsum()[:-1]
-    high = weight.sum() - low
-    sums = (weight * centre).cumsum()
-    both = (low > 0) & (high > 0)
-    gap = np.zeros(bins - 1)
-    gap[both] = sums[:-1][both] / low[both] - (sums[-1] - sums[:-1][both]) / high[both]
-    between = low * high * gap**2
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
-    return float((best[len(best) // 2] + 1) / bins)
