@@ -9,7 +9,7 @@ from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
 from ..plugin.texts import tr
 from .change import ChangeAlgorithm
-from .change_texts import MIN_AREA, RESAMPLE, SHARED_TEXTS, THRESHOLD, TILE
+from .change_texts import MIN_AREA, OVERLAP, RESAMPLE, SHARED_TEXTS, THRESHOLD, TILE
 from .checks import given
 from .networks import NETWORK_TEXTS, WEIGHTS, NetworkChecks
 
@@ -119,11 +119,12 @@ class DetectBuildingChange(NetworkChecks, ChangeAlgorithm):
         return self.network_problem(parameters, context)
 
     def own_params(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
-        """Return the network's params; without a TILE of its own a run takes the card's."""
+        """Return the network's params; a run without TILE or OVERLAP takes the card's."""
         params = self.network_params(parameters, context)
-        if given(parameters, TILE):
-            return params
-        return {**params, "tile": 0}
+        for name in (TILE, OVERLAP):
+            if not given(parameters, name):
+                params[name.lower()] = 0
+        return params
 
 
 def _what() -> list[str]:

@@ -35,6 +35,8 @@ class KestrelProvider(QgsProcessingProvider):
         """Add every algorithm; QGIS calls this whenever it refreshes the provider."""
         from ..algorithms.dehaze import Dehaze
         from ..algorithms.dehaze_dark_channel import DehazeDarkChannel
+        from ..algorithms.detect_building_change import DetectBuildingChange
+        from ..algorithms.detect_change_vector import DetectChangeVector
         from ..algorithms.detect_ships import DetectShips
         from ..algorithms.detect_ships_cfar import DetectShipsCfar
         from ..algorithms.install_runtime import InstallRuntime
@@ -47,6 +49,8 @@ class KestrelProvider(QgsProcessingProvider):
             DetectShipsCfar,
             Dehaze,
             DehazeDarkChannel,
+            DetectBuildingChange,
+            DetectChangeVector,
             TrainDehazing,
             InstallRuntime,
             InstallWeights,

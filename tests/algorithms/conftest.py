@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("qgis.core", reason="needs QGIS's Python packages")
 
 from kestrel.tests.support.algorithm_tools import StubWorker, fake_weights, make_raster
+from kestrel.tests.support.change_tools import ChangeStub
 from kestrel.tests.support.raster_tools import RasterStub, hazy_raster
 from qgis.core import QgsApplication
 
@@ -78,3 +79,23 @@ def out(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def change_stub(provider, qgis_new_project, monkeypatch, tmp_path):
+    """Every run of an algorithm of two dates in this test goes to a stub."""
+    from kestrel.algorithms import change
+
+    worker = ChangeStub()
+    monkeypatch.setattr(change, "run_job", worker)
+    monkeypatch.setenv("KESTREL_HOME", str(tmp_path / "home"))
+    return worker
+
+
+@pytest.fixture
+def dates(tmp_path):
+    """Two small rasters of one ground in a folder of their own, as parameters."""
+    folder = tmp_path / "dates"
+    folder.mkdir()
+    before, after = (hazy_raster(folder / f"{name}.tif") for name in ("before", "after"))
+    return {"BEFORE": before, "AFTER": after}

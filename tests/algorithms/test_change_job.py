@@ -1,0 +1,190 @@
+"""What reaches the worker from the algorithms of two dates, and what becomes of its answer (stub worker)."""
+
+import json
+import os
+
+import processing
+import pytest
+from kestrel.plugin.errors import WorkerError
+from kestrel.tests.support.algorithm_tools import (
+    fake_weights,
+    folder_state,
+    layer_rows,
+    make_polygons,
+    square,
+)
+from kestrel.tests.support.change_tools import NAMES
+from osgeo import ogr
+from qgis.core import (
+    Qgis,
+    QgsDateTimeRange,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProject,
+    QgsRasterLayer,
+)
+from qgis.PyQt.QtCore import QDate, QDateTime, QTime
+
+VECTOR = "kestrel:detectchangevector"
+NETWORK = "kestrel:detectbuildingchange"
+DEFAULTS = {
+    "match_radiometry": False,
+    "align": "none",
+    "threshold": 0.0,
+    "min_area": -1.0,
+    "simplify": 0.0,
+    "regularise": False,
+    "tile": 256,
+    "overlap": 64,
+    "memory_mb": 0,
+}
+
+
+def run(name, dates, **more):
+    feedback = QgsProcessingFeedback()
+    results = processing.run(name, {**dates, "OUTPUT": "TEMPORARY_OUTPUT", **more}, feedback=feedback)
+    return results, feedback.textLog()
+
+
+def test_feature_job_holds_the_defaults(change_stub, dates):
+    run(VECTOR, dates)
+    [job] = change_stub.jobs
+    assert (job.kind, job.model, job.device) == ("predict", "change_vector", "auto")
+    assert job.inputs == {
+        "before": {"path": dates["BEFORE"], "bands": []},
+        "after": {"path": dates["AFTER"], "bands": []},
+    }
+    assert job.params == DEFAULTS
+    # both rasters are always made: the polygons come from them
+    assert sorted(job.outputs) == ["mask", "polygons", "probability"]
+    assert {os.path.dirname(path) for path in job.outputs.values()} == {job.scratch}
+
+
+def test_feature_job_holds_what_was_typed(change_stub, dates, out, tmp_path):
+    weights = fake_weights(tmp_path / "own.safetensors")
+    known = make_polygons(tmp_path / "known.gpkg", [square(0, 0, 100)])
+    area = make_polygons(tmp_path / "area.gpkg", [square(0, 0, 200)])
+    run(
+        NETWORK,
+        dates,
+        BANDS_BEFORE=[3, 2, 1],
+        BANDS_AFTER="2,1,3",
+        WEIGHTS=weights,
+        STRETCH_MIN="1,2,3",
+        STRETCH_MAX="200",
+        MATCH_RADIOMETRY=True,
+        ALIGN="shift",
+        THRESHOLD=0.4,
+        MIN_AREA=25,
+        SIMPLIFY=0.5,
+        REGULARISE=True,
+        AOI=area,
+        TILE=128,
+        OVERLAP=32,
+        BATCH=2,
+        DEVICE="cpu",
+        REFERENCE=known,
+        OUTPUT_MASK=str(out / "mask"),
+        OUTPUT_PROBABILITY=str(out / "p.tiff"),
+        REPORT=str(out / "report.html"),
+    )
+    [job] = change_stub.jobs
+    assert (job.model, job.device) == ("building_change", "cpu")
+    assert job.inputs["before"]["bands"] == [3, 2, 1]
+    assert job.inputs["after"]["bands"] == [2, 1, 3]
+    assert job.inputs["reference"] == {"path": os.path.join(job.scratch, "reference", "reference.fgb")}
+    assert job.params == {
+        **DEFAULTS,
+        "match_radiometry": True,
+        "align": "shift",
+        "threshold": 0.4,
+        "min_area": 25.0,
+        "simplify": 0.5,
+        "regularise": True,
+        "tile": 128,
+        "overlap": 32,
+        "stretch_min": [1.0, 2.0, 3.0],
+        "stretch_max": [200.0],
+        "weights": weights,
+        "batch": 2,
+    }
+    assert job.outputs["mask"] == str(out / "mask.tif")
+    assert job.outputs["probability"] == str(out / "p.tiff")
+    assert job.outputs["report"] == str(out / "report.html")
+    assert job.aoi_wkt.startswith(("Polygon", "MultiPolygon"))
+
+
+def test_feature_network_takes_the_tile_of_its_card_unless_told(change_stub, dates, tmp_path):
+    run(NETWORK, dates, WEIGHTS=fake_weights(tmp_path / "own.safetensors"))
+    params = change_stub.jobs[0].params
+    assert (params["tile"], params["overlap"]) == (0, 0)
+
+
+def test_feature_dates_come_from_the_layers_temporal_settings(change_stub, dates):
+    layer = QgsRasterLayer(dates["BEFORE"], "before")
+    day = QDateTime(QDate(2019, 5, 6), QTime(7, 8))
+    times = layer.temporalProperties()
+    times.setIsActive(True)
+    times.setMode(Qgis.RasterTemporalMode.FixedTemporalRange)
+    times.setFixedTemporalRange(QgsDateTimeRange(day, day.addDays(1)))
+    QgsProject.instance().addMapLayer(layer)
+    run(VECTOR, {**dates, "BEFORE": layer})
+    params = change_stub.jobs[0].params
+    assert params["date_before"].startswith("2019-05-06T07:08")
+    assert "date_after" not in params
+
+
+def test_feature_outputs_carry_fields_style_and_history(change_stub, dates, out):
+    target = out / "change.gpkg"
+    results, log = run(
+        VECTOR, dates, OUTPUT=str(target), OUTPUT_MASK=str(out / "mask.tif"), REPORT=str(out / "report.html")
+    )
+    assert results == {
+        "OUTPUT": str(target),
+        "OUTPUT_MASK": str(out / "mask.tif"),
+        "REPORT": str(out / "report.html"),
+    }
+    rows = layer_rows(target)
+    assert [list(row) for row, _ in rows] == [NAMES, NAMES]
+    assert rows[0][0]["date1"] == "2020-01-01"
+    assert rows[0][0]["date2"] is None
+    assert "2 polygon(s) of change found." in log
+    styles = ogr.Open(str(target)).ExecuteSQL("SELECT f_table_name, styleQML FROM layer_styles")
+    assert "227,26,28,255" in styles.GetNextFeature()["styleQML"]
+    assert 'type="paletted"' in (out / "mask.qml").read_text()
+    for name in ("change.gpkg", "mask.tif"):
+        history = json.loads((out / f"{name}.kestrel.json").read_text())
+        assert history["algorithm"] == VECTOR
+        assert history["change"] == {"threshold": 0.5, "share": 0.1}
+        assert "a stub warned" in history["warnings"]
+        assert {entry["parameter"] for entry in history["inputs"]} == {"BEFORE", "AFTER"}
+
+
+def test_fault_a_failing_worker_leaves_the_old_outputs(change_stub, dates, out):
+    places = {"OUTPUT": str(out / "change.gpkg"), "OUTPUT_MASK": str(out / "mask.tif")}
+    run(VECTOR, dates, **places)
+    before = folder_state(out)
+    change_stub.error = WorkerError("The two rasters do not overlap.", "", "", "input")
+    with pytest.raises(QgsProcessingException, match="do not overlap"):
+        run(VECTOR, dates, **places)
+    assert folder_state(out) == before
+
+
+def test_fault_polygons_that_cannot_be_copied_leave_the_old_ones_and_tell_of_the_rasters(
+    change_stub, dates, out, monkeypatch
+):
+    from kestrel.algorithms import change
+    from kestrel.plugin.sink import SinkError
+
+    places = {"OUTPUT": str(out / "change.gpkg"), "OUTPUT_MASK": str(out / "mask.tif")}
+    run(VECTOR, dates, **places)
+    old = layer_rows(out / "change.gpkg")
+
+    def full(*_):
+        raise SinkError("The disk is full.")
+
+    monkeypatch.setattr(change, "verify", full)
+    change_stub.count = 5
+    with pytest.raises(QgsProcessingException, match=r"disk is full.*complete before and stay: .*mask\.tif"):
+        run(VECTOR, dates, **places)
+    assert layer_rows(out / "change.gpkg") == old
