@@ -245,6 +245,23 @@ def test_faults_parameters_that_do_not_fit(two, tmp_path, fields, message):
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_faults_polygons_without_their_mask(two, tmp_path):
+    asked = toys.job(*two, {"polygons": tmp_path / "c.fgb", "probability": tmp_path / "p.tif"})
+    with pytest.raises(EngineError, match="must name the output 'mask'"):
+        run_job(asked, Recorder(), toys.builder(blobs))
+
+
+def test_faults_nothing_in_common(tmp_path):
+    """No pixel is valid in both dates: everything is written, and nothing is in it."""
+    before, after, _ = pair()
+    before[:, :, 100:], after[:, :, :100] = 0, 0
+    a = rasters.write(tmp_path / "a.tif", before, nodata=0)
+    b = rasters.write(tmp_path / "b.tif", after, nodata=0)
+    figures, mask, _, polygons, *_ = run(a, b, tmp_path / "out", report=True)
+    assert (mask == 255).all()
+    assert len(polygons) == figures["count"] == figures["change"]["valid_pixels"] == 0
+
+
 def test_faults_failure_keeps_the_old_files(two, tmp_path, monkeypatch):
     run(*two, tmp_path)
     old = {path: path.read_bytes() for path in tmp_path.iterdir()}
