@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from ..task import Block
 from .network import DWTMANet
 
-#: Side in pixels of what is looked at in a block: a quarter of the default tile's area.
-SIDE = 256
-#: Blocks looked at, at most; their network passes cost as much as 8 tiles of 512.
+#: Side in pixels of what is looked at in a block: tones differ by no more than with twice that side.
+SIDE = 128
+#: Blocks looked at, at most; their network passes cost as much as 2 tiles of 512.
 MOST = 32
 #: A block with fewer valid pixels than this share says little about the ground.
 VALID_SHARE = 0.5
