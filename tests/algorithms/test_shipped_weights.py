@@ -72,6 +72,7 @@ def test_polygons_overlap_the_truth_of_a_real_chip_by_half(tmp_path, out, layout
     assert hits >= len(chip["polygons"]) / 2
 
 
+@pytest.mark.slow
 def test_toolbox_model_and_qgis_process_give_identical_polygons(simulated, out, tmp_path):
     processing.run(SHIPS, {"INPUT": simulated, "OUTPUT": str(out / "toolbox.gpkg")})
     box = "POLYGON((0 0,1 0,1 1,0 1,0 0))"

@@ -159,6 +159,7 @@ def test_property_no_batch_collects_tiles_without_data(size):
         assert len(group) <= images + IDLE
 
 
+@pytest.mark.slow
 def test_feature_memory_does_not_grow_with_tiles_without_data(tmp_path):
     peaks = []
     for height in (1500, 6000):

@@ -74,6 +74,7 @@ def assert_each_once(found, objects, tolerance):
     assert (match.sum(axis=1) == 1).all(), found.xyxy[match.sum(axis=1) != 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jitter", [0.0, 1.0, 2.0])
 def test_property_no_object_lost_doubled_or_cut(jitter):
     for seed in range(200):

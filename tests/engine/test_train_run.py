@@ -151,6 +151,7 @@ def test_oracle_interrupted_training_ends_with_the_same_weights(pair, tmp_path, 
         assert bool((tensor == tensors["broken"][name]).all()), name
 
 
+@pytest.mark.slow
 def test_feature_another_seed_learns_something_else(pair, tmp_path):
     found = []
     for seed in (0, 0, 1):

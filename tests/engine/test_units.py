@@ -106,6 +106,7 @@ def test_oracle_spawned_processes_give_the_bytes_of_one_machine(tall, tmp_path, 
     assert found == expected
 
 
+@pytest.mark.slow
 def test_oracle_units_and_panels_together(tmp_path, threads):
     # 1 MB holds 256 columns only: each unit runs in two panels, so blocks are written in another order
     path, out = scene(tmp_path / "wide.tif", UNIT_ROWS + 40, 300), tmp_path / "out"

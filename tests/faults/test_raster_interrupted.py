@@ -326,6 +326,7 @@ def test_fault_21_an_error_in_the_writer_ends_the_run_and_its_threads(tmp_path, 
     intact(folder)
 
 
+@pytest.mark.slow
 def test_fault_20_with_little_memory_tiles_halve_and_the_pixels_are_the_same(tmp_path):
     """RLIMIT_AS, as a full machine: numpy cannot allocate, wherever that happens to be."""
     scene = rasters.write(tmp_path / "a.tif", hazy(1000, 1000))
