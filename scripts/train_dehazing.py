@@ -3,7 +3,7 @@
 
 Packs the data (FOLDER/pack), trains on simulated haze (FOLDER/pretrain), fine-tunes six times, two at a
 time (FOLDER/fold0 to fold4, each without one block of real pairs, and FOLDER/all), measures, and writes
-resources/weights/dehazing.safetensors with its card. About 40 minutes on two cores. The same command
+resources/weights/dehazing.safetensors with its card. 75 minutes on two busy cores. The same command
 goes on where it was stopped; finished stages are kept. ``--until pretrain`` stops after that stage.
 """
 
