@@ -54,6 +54,7 @@ from .change_texts import (
     THRESHOLD,
     TILE,
 )
+from .checks import AOI, given
 
 STYLE = "change.qml"
 #: Raster outputs by their ids: the name the worker knows each by, and its style.
@@ -74,6 +75,7 @@ class ChangeAlgorithm(ChangeChecks):
         super().__init__()
         self._dates: dict[str, tuple[layers.RasterSource, list[int]]] = {}
         self._reference: layers.RasterSource | str | None = None
+        self._zones = ""
         self._destination = Destination("memory", "")
         self._styler: Styler | None = None
         self._stylers: dict[str, RasterStyler] = {}
@@ -95,6 +97,8 @@ class ChangeAlgorithm(ChangeChecks):
             self._reference = self._write_reference(parameters, context, feedback)
         elif reference is not None:
             self._reference = layers.RasterSource(reference)
+        if given(parameters, AOI):
+            self._zones = self._write_zones(parameters, context)
         self._destination = self.destination(parameters, context)
         self._styler = Styler(STYLE)
         for name, (_, style) in RASTERS.items():
@@ -186,6 +190,8 @@ class ChangeAlgorithm(ChangeChecks):
         elif self._reference is not None:
             path = self._reference.resolve(self._folder("reference"), feedback)
             inputs["reference"] = {"path": path, "bands": [1]}
+        if self._zones:
+            inputs["zones"] = {"path": self._zones}
         outputs = {"polygons": os.path.join(self._scratch, "polygons.fgb")}
         for name, (role, _) in RASTERS.items():
             # the polygons are made from both rasters, wanted or not
@@ -215,6 +221,17 @@ class ChangeAlgorithm(ChangeChecks):
                 ),
                 feedback,
             )
+        return path
+
+    def _write_zones(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
+        """Write the polygons of AOI to scratch, named as QGIS labels them, and return the path."""
+        source = self.parameterAsSource(parameters, AOI, context)
+        layer = self.parameterAsVectorLayer(parameters, AOI, context)
+        shown = layer.displayField() if layer is not None else ""
+        names = [field for field in source.fields().names() if field == shown or field.lower() == "name"]
+        path = os.path.join(self._folder("zones"), "zones.fgb")
+        field = shown if shown in names else (names or [""])[0]
+        layers.write_polygons(source, path, context.transformContext(), AOI, field)
         return path
 
     def _leave(

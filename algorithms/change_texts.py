@@ -122,7 +122,9 @@ SHARED_TEXTS: dict[str, tuple[str, str]] = {
     AOI: (
         QT_TRANSLATE_NOOP("Kestrel", "Area of interest"),
         QT_TRANSLATE_NOOP(
-            "Kestrel", "Polygons in any CRS. The outputs cover their bounds and are nodata outside of them."
+            "Kestrel",
+            "Polygons in any CRS. The outputs cover their bounds and are nodata outside of them; the report "
+            "tells the change in each polygon, by its display name or its field 'name'.",
         ),
     ),
     TILE: (
@@ -170,8 +172,8 @@ SHARED_TEXTS: dict[str, tuple[str, str]] = {
         QT_TRANSLATE_NOOP("Kestrel", "Report"),
         QT_TRANSLATE_NOOP(
             "Kestrel",
-            "HTML page with the number and area of the changes, before and after pictures of the largest, "
-            "the parameters and the time taken; made when a file is given.",
+            "HTML page with the number and area of the changes, also by polygon of AOI, before and after "
+            "pictures of the largest, the parameters and the time taken; made when a file is given.",
         ),
     ),
 }

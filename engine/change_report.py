@@ -47,6 +47,7 @@ def write_change_report(
     if figures["change"]["sizes"] is not None and figures["count"]:
         report.section("Sizes")
         report.picture(_histogram(figures["change"]["sizes"]), "Number of polygons by area.")
+    _zones(report, figures["change"].get("zones"))
     _largest(report, ready, scene, figures, features)
     _registration(report, figures)
     if "quality" in figures:
@@ -74,6 +75,25 @@ def _summary(report: Report, figures: Mapping[str, Any]) -> None:
     }
     report.pairs(pairs)
     report.paragraph(SIEVE)
+
+
+def _zones(report: Report, zones: Sequence[Mapping[str, Any]] | None) -> None:
+    if not zones:
+        return
+    report.section("Change by zone")
+    header = ("zone of AOI", "its area on the raster, m2", "polygons", "their area in it, m2", "share, %")
+    rows = [
+        (
+            zone["name"],
+            zone["area_m2"],
+            zone["count"],
+            zone["changed_m2"],
+            None if zone["share"] is None else 100 * zone["share"],
+        )
+        for zone in zones
+    ]
+    report.table(header, rows)
+    report.paragraph("A polygon that reaches into several zones counts in each, with what lies in it.")
 
 
 def _histogram(sizes: Mapping[str, Any]) -> bytes:

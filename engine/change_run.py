@@ -3,7 +3,8 @@
 A Job of kind ``predict`` whose task has :attr:`Task.pair` and the one output ``change`` may name:
 
 Inputs: ``before``, ``after``: ``{"path", "bands"}``; ``reference`` (optional): the true changes, a raster
-(``bands``: one or none; 0 = no change, else change, nodata = unknown) or a polygon layer.
+(``bands``: one or none; 0 = no change, else change, nodata = unknown) or a polygon layer. ``zones``
+(optional): a polygon layer with a field ``name``; the figures tell the change in each.
 
 Params beside those of every raster run (``align``, ``match_radiometry``, ``stretch_min``,
 ``stretch_max``, ``date_before``, ``date_after``, ``tile``, ``overlap``, ``batch``, ``cog``): ``threshold``
@@ -18,9 +19,10 @@ Figures beside those of every raster run: ``count``: polygons. ``change``: ``thr
 ``threshold_source`` (``parameter``, ``model`` or ``otsu``), ``changed_pixels``, ``valid_pixels``,
 ``share``, ``area_m2`` (None without a place on Earth), ``min_area_m2``, ``simplify_m``, ``regularise``,
 ``max_hole_m2``, ``sizes`` {``edges_m2``, ``counts``}, ``largest`` [{``id``, ``area_m2``, ``p_mean``,
-``x``, ``y``, ``lon``, ``lat``}, at most 10]. ``quality`` with a reference: ``reference``, ``kind``
-(``raster`` or ``polygons``), ``pixels``, ``tp``, ``fp``, ``fn``, ``tn``, ``precision``, ``recall``,
-``f1``, ``iou``, ``kappa`` (None where they mean nothing), ``notes``.
+``x``, ``y``, ``lon``, ``lat``}, at most 10], ``zones`` (with zones): see change_zones.py. ``quality``
+with a reference: ``reference``, ``kind`` (``raster`` or ``polygons``), ``pixels``, ``tp``, ``fp``,
+``fn``, ``tn``, ``precision``, ``recall``, ``f1``, ``iou``, ``kappa`` (None where they mean nothing),
+``notes``.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from rasterio.windows import Window
 from ..models.otsu import BINS, histogram, otsu
 from ..models.task import Task
 from .change_reference import ChangeReference, check_change_reference
+from .change_zones import Zones, change_by_zone, read_zones
 from .drivers import gdal_env, open_dataset
 from .errors import EngineError
 from .events import Track
@@ -114,6 +117,8 @@ class Search:
         if named:
             bands = named.get("bands") or []
             self.reference = check_change_reference(scene, named["path"], bands, rect, track)
+        zones = job.inputs.get("zones")
+        self.zones: Zones | None = read_zones(zones["path"], scene, track) if zones else None
         self._features: Features | None = None
 
     @property
@@ -124,6 +129,8 @@ class Search:
     def find(self, ready: Prepared, parts: Parts, tags: Mapping[str, str], track: Track) -> dict[str, Any]:
         """Write mask and polygons; return the figures that come with them."""
         figures, self._features = find_changes(ready, self.rules, parts, tags, self.reference, track)
+        if self.zones is not None:
+            figures["change"]["zones"] = change_by_zone(self.zones, self._features, ready.scene, track)
         return figures
 
     def write_report(self, path: Path, ready: Prepared, figures: Mapping[str, Any], track: Track) -> None:

@@ -10,7 +10,7 @@ FieldTable = tuple[tuple[str, int, str], ...]
 
 def field_table() -> FieldTable:
     """Return (name, type, English alias) of every field of detected boxes, in order."""
-    whole, real, text, flag = (_type(name) for name in ("Int", "Double", "String", "Bool"))
+    whole, real, text, flag = (field_type(name) for name in ("Int", "Double", "String", "Bool"))
     return (
         ("id", whole, QT_TRANSLATE_NOOP("Kestrel", "Number")),
         ("score", real, QT_TRANSLATE_NOOP("Kestrel", "Score (0 to 1)")),
@@ -32,7 +32,7 @@ def field_table() -> FieldTable:
 
 def change_table() -> FieldTable:
     """Return (name, type, English alias) of every field of changed ground, in order."""
-    whole, real, text = (_type(name) for name in ("Int", "Double", "String"))
+    whole, real, text = (field_type(name) for name in ("Int", "Double", "String"))
     return (
         ("id", whole, QT_TRANSLATE_NOOP("Kestrel", "Number")),
         ("class", text, QT_TRANSLATE_NOOP("Kestrel", "Class")),
@@ -47,7 +47,7 @@ def change_table() -> FieldTable:
     )
 
 
-def _type(name: str) -> int:
+def field_type(name: str) -> int:
     """Return the type of a field: Qt 6 has it in another place than the ``QgsField`` of QGIS 3.22 wants."""
     if hasattr(QVariant, name):
         return getattr(QVariant, name)

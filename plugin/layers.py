@@ -15,11 +15,13 @@ from typing import Any
 
 from osgeo import gdal
 from qgis.core import (
+    NULL,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransformContext,
     QgsDistanceArea,
     QgsFeature,
     QgsFeatureRequest,
+    QgsField,
     QgsFields,
     QgsGeometry,
     QgsMapLayer,
@@ -37,6 +39,7 @@ from qgis.core import (
     QgsWkbTypes,
 )
 
+from .fields import field_type
 from .texts import tr
 
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(_streaming)?[/?]", re.IGNORECASE)
@@ -374,30 +377,41 @@ def write_polygons(
     path: str,
     context: QgsCoordinateTransformContext,
     label: str = "LAND_MASK",
+    name_field: str = "",
 ) -> tuple[int, int]:
     """Write a source's polygons, in its own CRS, to a FlatGeobuf; return (written, skipped).
 
-    Geometry is repaired; what cannot be is skipped. Raises LayerError, naming the parameter ``label``,
-    when the file fails.
+    Geometry is repaired; what cannot be is skipped. ``name_field``: the field that goes into ``name``, ""
+    for none. Raises LayerError, naming the parameter ``label``, when the file fails.
     """
+    fields = QgsFields()
+    request = QgsFeatureRequest()
+    if name_field:
+        fields.append(QgsField("name", field_type("String")))
+        request.setSubsetOfAttributes([name_field], source.fields())
+    else:
+        request.setNoAttributes()
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "FlatGeobuf"
     options.layerName = "polygons"
     writer = QgsVectorFileWriter.create(
-        path, QgsFields(), QgsWkbTypes.Type.MultiPolygon, source.sourceCrs(), context, options
+        path, fields, QgsWkbTypes.Type.MultiPolygon, source.sourceCrs(), context, options
     )
     if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
         raise LayerError(
             tr("{label} could not be copied: {reason}").format(label=label, reason=writer.errorMessage())
         )
     written = skipped = 0
-    for feature in _features(source, QgsFeatureRequest().setNoAttributes()):
+    for feature in _features(source, request):
         polygon = valid_polygon(feature.geometry())
         if polygon is None:
             skipped += 1
             continue
         polygon.convertToMultiType()
-        copy = QgsFeature()
+        copy = QgsFeature(fields)
+        if name_field:
+            value = feature.attribute(name_field)
+            copy.setAttribute("name", "" if value in (None, NULL) else str(value))
         copy.setGeometry(polygon)
         if not writer.addFeature(copy):
             raise LayerError(

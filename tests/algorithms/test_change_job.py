@@ -18,10 +18,13 @@ from osgeo import ogr
 from qgis.core import (
     Qgis,
     QgsDateTimeRange,
+    QgsFeature,
+    QgsGeometry,
     QgsProcessingException,
     QgsProcessingFeedback,
     QgsProject,
     QgsRasterLayer,
+    QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QDate, QDateTime, QTime
 
@@ -63,7 +66,12 @@ def test_feature_job_holds_the_defaults(change_stub, dates):
 def test_feature_job_holds_what_was_typed(change_stub, dates, out, tmp_path):
     weights = fake_weights(tmp_path / "own.safetensors")
     known = make_polygons(tmp_path / "known.gpkg", [square(0, 0, 100)])
-    area = make_polygons(tmp_path / "area.gpkg", [square(0, 0, 200)])
+    area = QgsVectorLayer("Polygon?crs=EPSG:32630&field=code:int&field=town:string", "areas", "memory")
+    feature = QgsFeature(area.fields())
+    feature.setAttributes([7, "Aldea"])
+    feature.setGeometry(QgsGeometry.fromWkt(square(0, 0, 200)))
+    area.dataProvider().addFeature(feature)
+    area.setDisplayExpression('"town"')
     run(
         NETWORK,
         dates,
@@ -93,6 +101,8 @@ def test_feature_job_holds_what_was_typed(change_stub, dates, out, tmp_path):
     assert job.inputs["before"]["bands"] == [3, 2, 1]
     assert job.inputs["after"]["bands"] == [2, 1, 3]
     assert job.inputs["reference"] == {"path": os.path.join(job.scratch, "reference", "reference.fgb")}
+    assert job.inputs["zones"] == {"path": os.path.join(job.scratch, "zones", "zones.fgb")}
+    assert change_stub.zones == [{"name": "Aldea"}]
     assert job.params == {
         **DEFAULTS,
         "match_radiometry": True,

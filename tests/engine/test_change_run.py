@@ -45,7 +45,7 @@ def two(tmp_path_factory):
     return rasters.write(folder / "a.tif", before), rasters.write(folder / "b.tif", after)
 
 
-def run(before, after, folder, make=None, reference=None, report=False, **fields):
+def run(before, after, folder, make=None, reference=None, report=False, zones=None, **fields):
     """Run a Job; return (figures, mask, probability, polygons, their columns, events)."""
     folder.mkdir(exist_ok=True)
     places = {"mask": "m.tif", "probability": "p.tif", "polygons": "c.fgb", "report": "r.html"}
@@ -53,6 +53,8 @@ def run(before, after, folder, make=None, reference=None, report=False, **fields
     asked = toys.job(before, after, outputs, **{"threshold": 0.5, "min_area": 0, **fields})
     if reference is not None:
         asked.inputs["reference"] = {"path": str(reference), "bands": []}
+    if zones is not None:
+        asked.inputs["zones"] = {"path": str(zones)}
     events = Recorder()
     outcome = run_job(asked, events, make or toys.builder(blobs))
     json.dumps(outcome.figures, allow_nan=False)
@@ -170,6 +172,30 @@ def test_oracle_aoi_outside_is_nodata(two, tmp_path):
     assert (mask[mask != 255] == whole[1][rows, cols][mask != 255]).all()
     assert (drawn(polygons, SIZE) == (inside & (whole[1] == 1))).all()
     assert figures["change"]["valid_pixels"] == inside.sum()
+
+
+def test_oracle_change_by_zone(two, tmp_path):
+    # a line across the scene at x = 145.5 cuts objects; the third zone lies beside the raster
+    boxes = [shapely.box(0, 0, 145.5, 300), shapely.box(145.5, 0, 290, 300), shapely.box(400, 0, 500, 300)]
+    boxes = shapely.transform(np.array(boxes), lambda xy: np.column_stack(PLACE * xy.T))
+    path = tmp_path / "zones.fgb"
+    pyogrio.raw.write(
+        path, geometry=shapely.to_wkb(boxes), field_data=[np.array(["west", None, "far"], object)],
+        fields=["name"], geometry_type="Polygon", crs="EPSG:32633", driver="FlatGeobuf",
+        layer_options={"SPATIAL_INDEX": "NO"},
+    )  # fmt: skip
+    figures, mask, _, _, columns, _ = run(*two, tmp_path / "out", zones=path, report=True)
+    west, east = figures["change"]["zones"]
+    assert (west["name"], east["name"]) == ("west", "2")
+    total = west["area_m2"] + east["area_m2"]
+    assert west["area_m2"] / total == pytest.approx(145.5 / 290, rel=1e-4)
+    assert west["changed_m2"] + east["changed_m2"] == pytest.approx(columns["area_m2"].sum(), rel=1e-9)
+    # every pixel is as large as any other to a few parts in a million here
+    pixels = (mask[:, :145] == 1).sum() + (mask[:, 145] == 1).sum() / 2
+    assert west["share"] == pytest.approx(pixels / (145.5 * 300), rel=1e-4)
+    cut = ndimage.label(mask)[0][:, 145]
+    assert west["count"] + east["count"] == len(columns["id"]) + len(set(cut[cut > 0]))
+    assert "Change by zone" in (tmp_path / "out" / "r.html").read_text()
 
 
 def test_oracle_confusion_by_hand():
