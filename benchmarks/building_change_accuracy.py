@@ -178,7 +178,9 @@ class Row:
         }
 
 
-def measured(method: Method, threshold: float | str, sites: list[Site], pixel_m: float) -> Row:
+def measured(
+    method: Method, threshold: float | str, sites: list[Site], pixel_m: float, least_m2: float = LEAST_M2
+) -> Row:
     """Return the row over pictures; those of one name count as one image."""
     images: dict[str, Confusion] = {}
     found_objects = Confusion()
@@ -187,7 +189,7 @@ def measured(method: Method, threshold: float | str, sites: list[Site], pixel_m:
         cut = otsu(histogram(score)) if isinstance(threshold, str) else threshold
         found = score >= cut
         images[site.name] = images.get(site.name, Confusion()) + confusion(found, site.label)
-        least = LEAST_M2 / pixel_m**2
+        least = least_m2 / pixel_m**2
         found_objects = found_objects + match_objects(objects(found, least), objects(site.label, least))
     return Row(list(images.values()), found_objects, threshold)
 

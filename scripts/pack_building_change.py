@@ -3,8 +3,8 @@
 
 Writes ``levir.npz`` (before, after uint8 (N, 3, 512, 512), label bool (N, 512, 512), image int64 (N), corner
 str (N), part int64 (N): 0 training, 1 validation, 2 scored once) and ``sztaki.npz`` (site str (5), and for
-site number i before_i, after_i uint8 (3, H, W) and label_i bool (H, W)) from building_change in KESTREL_DATA
-(else ../shared/data). Nothing is resampled.
+site number i before_i, after_i uint8 (3, H, W) and label_i bool (H, W)) and, likewise, the ten cities of
+``oscd.npz`` from building_change in KESTREL_DATA (else ../shared/data). Nothing is resampled.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = data_folder() / "building_change"
     pack_levir(data / "levir", folder / "levir.npz")
-    pack_sites(data / "sztaki", folder / "sztaki.npz")
+    for name in ("sztaki", "oscd"):
+        pack_sites(data / name, folder / f"{name}.npz")
 
 
 if __name__ == "__main__":

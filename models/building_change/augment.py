@@ -62,11 +62,14 @@ def moved(image: np.ndarray, down: float, right: float) -> np.ndarray:
     return image
 
 
-def misregistered(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a date that does not lie exactly on the other one, as often as :data:`SHIFTED` says."""
+def misregistered(image: np.ndarray, rng: np.random.Generator, largest: float = SHIFT_PX) -> np.ndarray:
+    """Return a date that does not lie exactly on the other one, as often as :data:`SHIFTED` says.
+
+    ``largest``: of the error along an axis, in pixels.
+    """
     if rng.random() >= SHIFTED:
         return image
-    down, right = rng.uniform(-SHIFT_PX, SHIFT_PX, 2)
+    down, right = rng.uniform(-largest, largest, 2)
     return moved(image, float(down), float(right))
 
 

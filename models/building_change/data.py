@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..task import ModelError
-from .augment import misregistered, photometric, turned
+from .augment import SHIFT_PX, misregistered, photometric, turned
 from .paste import built, stood, taken_back
 from .simulate import draw_buildings, set_buildings
 
@@ -123,7 +123,7 @@ class Mix:
     both. ``swapped``: dates of a crop without change trade places. ``taken_back``: changes are undone.
     ``stood``: real buildings are set into both dates. ``built``: real buildings of another place are set
     into the later date, ``simulated``: drawn ones are. ``photometric``: both dates get another light,
-    each its own, and may lie a little apart.
+    each its own, and may lie up to ``shift`` pixels apart.
     """
 
     centred: float = 0.5
@@ -134,6 +134,7 @@ class Mix:
     built: float = 0.3
     simulated: float = 0.15
     photometric: float = 0.8
+    shift: float = SHIFT_PX
 
 
 #: Flips and quarter turns only.
@@ -197,7 +198,7 @@ class Sampler:
         if rng.random() < mix.photometric:
             before, after = photometric(before, rng), photometric(after, rng)
             # buildings mostly appear, so that labels lie on the later date: the earlier one is off
-            before = misregistered(before, rng)
+            before = misregistered(before, rng, mix.shift)
         return before, after, label
 
     def _cut(self, rng: np.random.Generator, centred: bool) -> Batch:

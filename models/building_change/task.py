@@ -35,8 +35,9 @@ LARGEST_TILE = 1024
 SMALLEST_TILE = 32
 #: Side in pixels of the least ground that both dates share (specification, section 10).
 SMALLEST_SIDE = 256
-#: The paper's, where a card names none.
+#: The paper's, where a card names none; and the least building, where none names its mapping unit.
 THRESHOLD = 0.5
+MIN_AREA_M2 = 50.0
 HINT = "Choose weights made for building change."
 MEANING = (
     "The mask says where a building appeared or went, not which of both; the earlier date must be BEFORE, "
@@ -90,6 +91,7 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
             "status": card.status,
             "file": str(loaded.path),
             "threshold": card_threshold(card, name),
+            "min_area": card_min_area(card, name),
             "warnings": warnings,
         },
     )
@@ -155,6 +157,14 @@ def card_threshold(card: Card, name: str) -> float:
     value = card.extra.get("threshold", THRESHOLD)
     if not _finite(value) or not 0 < value < 1:
         raise ModelError(f"{name} has the threshold {str(value)[:40]}; it must lie between 0 and 1.", HINT)
+    return float(value)
+
+
+def card_min_area(card: Card, name: str) -> float:
+    """Return the area in m2 below which no polygon is made, the minimum mapping unit; raises ModelError."""
+    value = card.extra.get("min_area_m2", MIN_AREA_M2)
+    if not _finite(value) or value < 0:
+        raise ModelError(f"{name} has the least area {str(value)[:40]}; it must be 0 or more m2.", HINT)
     return float(value)
 
 

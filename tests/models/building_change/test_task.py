@@ -58,6 +58,7 @@ def test_smoke_declares_what_the_specification_says(weights):
     assert task.inputs[0].scale == task.inputs[1].scale
     assert task.model_id == f"building_change_random@{sha256[:12]}"
     assert task.notes["threshold"] == 0.3
+    assert task.notes["min_area"] == 50
     assert MEANING in task.notes["warnings"]
     assert any("preliminary" in text for text in task.notes["warnings"])
 
@@ -70,6 +71,14 @@ def test_feature_the_answer_is_the_networks_probability(weights):
     alone = expected(net, *batch.images.values())
     assert alone.std() > 0.01  # the network does something
     np.testing.assert_allclose(found, alone, atol=ATOL)
+
+
+def test_feature_the_card_names_the_mapping_unit(tmp_path, weights):
+    path, _, net = weights
+    own = tmp_path / "city.safetensors"
+    extra = tools.extra(net, min_area_m2=400)
+    save_weights(own, load_weights(path, None).tensors, tools.card(extra=extra))
+    assert build(own).notes["min_area"] == 400
 
 
 def test_feature_another_tile_than_the_cards_warns(weights):
@@ -104,6 +113,7 @@ def test_exception_tiles_that_the_network_cannot_take(weights, tile, message):
         ({}, {}, {"std": [0.1, 0.1]}, "does not say the std"),
         ({}, {}, {"std": [0.1, 0.0, 0.1]}, "must be above 0"),
         ({}, {}, {"threshold": 1}, "must lie between 0 and 1"),
+        ({}, {}, {"min_area_m2": -1}, "must be 0 or more"),
     ],
 )
 def test_exception_card_and_network_disagree(tmp_path, weights, changes, config, more, message):
