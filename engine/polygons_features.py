@@ -122,12 +122,12 @@ def reshape(
     lost = shapely.is_empty(result) | (shapely.get_type_id(result) != shapely.GeometryType.POLYGON)
     result[lost] = metres[lost]
     if rules.regularise:
-        for i, pixel in enumerate(local.pixel_side):
-            if i % BETWEEN_LOOKS == 0:
-                look()
-            regular = regularise(metres[i], float(pixel))
-            if regular is not None:
-                result[i] = regular
+        for low in range(0, len(polygons), BETWEEN_LOOKS):
+            look()
+            part = slice(low, low + BETWEEN_LOOKS)
+            regular = regularise(polygons[part], local.take(part))
+            found = ~shapely.is_missing(regular)
+            result[part][found] = regular[found]
     return local.to_pixels(result)
 
 

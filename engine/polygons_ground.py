@@ -56,8 +56,8 @@ class Frames:
         points = np.einsum("nij,nj->ni", back[of], points) + self.origin[of]
         return shapely.set_coordinates(polygons.copy(), points)
 
-    def take(self, index: np.ndarray) -> Frames:
-        """Return the frames at ``index`` (integers or booleans)."""
+    def take(self, index: np.ndarray | slice) -> Frames:
+        """Return the frames at ``index`` (integers, booleans or a slice)."""
         return Frames(self.origin[index], self.matrix[index])
 
 

@@ -12,8 +12,8 @@ from kestrel.engine.georef import GEOD, read_georef
 from kestrel.engine.grid import plan_grid
 from kestrel.engine.polygons import Polygoniser, gather
 from kestrel.engine.polygons_features import POLYGON_FIELDS, Labels, ShapeRules, polygon_features
-from kestrel.engine.polygons_ground import frames, measure
-from kestrel.engine.polygons_regular import direction, regularise
+from kestrel.engine.polygons_ground import Frames, frames, measure
+from kestrel.engine.polygons_regular import directions, regularise
 from kestrel.tests.support import rasters
 from rasterio import features as burn
 from scipy import ndimage
@@ -54,6 +54,12 @@ def rectangle(angle, width=24, height=15):
 
 def burnt(shape):
     return burn.rasterize([(shape, 1)], (GRID.height, GRID.width), dtype=np.uint8)
+
+
+def squared(*polygons):
+    """Regularise polygons in pixels of one metre."""
+    count = len(polygons)
+    return regularise(np.array(polygons), Frames(np.zeros((count, 2)), np.tile(np.eye(2), (count, 1, 1))))
 
 
 def iou(one, other):
@@ -130,10 +136,10 @@ def test_feature_right_angles_find_a_turned_rectangle(angle):
     """Four corners, its direction within 4 degrees, about as near to the truth as its pixels."""
     truth = rectangle(angle)
     pixels = outlines(burnt(truth)).polygons[0]
-    found = regularise(pixels, 1.0)
+    [found] = squared(pixels)
     assert found is not None
     assert len(found.exterior.coords) == 5
-    turned = np.degrees(direction(np.asarray(found.exterior.coords))) - angle
+    turned = np.degrees(directions(np.array([found.exterior]))[0]) - angle
     assert abs((turned + 45) % 90 - 45) < 4
     assert iou(found, truth) >= iou(pixels, truth) - 0.02
     assert found.area == pytest.approx(pixels.area, rel=0.02)
@@ -162,7 +168,34 @@ def test_feature_right_angles_are_right_on_the_ground(tmp_path):
     ids=["disc", "triangle", "road"],
 )
 def test_feature_round_and_oblique_shapes_keep_their_outline(shape):
-    assert regularise(outlines(burnt(shape)).polygons[0], 1.0) is None
+    assert squared(outlines(burnt(shape)).polygons[0]) == [None]
+
+
+def test_feature_right_angles_do_not_depend_on_the_place(tmp_path):
+    """Like outlines become like shapes, though metres are rounded otherwise everywhere in a UTM zone.
+
+    GEOS makes nothing of a buffer of 1e-14, which is what a smooth outline's may need.
+    """
+    drawn = np.pad(blobs()[10:100, 10:130], 1)
+    shapes = []
+    for dx, dy in ((0, 0), (3, 0), (0, 7), (20, 5)):
+        mask = np.zeros((120, 160), np.uint8)
+        mask[dy : dy + 92, dx : dx + 122] = drawn
+        found = made(tmp_path, mask, regularise=True)
+        shapes.append(
+            shapely.transform(found.polygons, lambda xy, by=(dx, dy): xy + np.multiply(by, (-10, 10)))
+        )
+    for other in shapes[1:]:
+        assert shapely.hausdorff_distance(shapes[0], other).max() < 1e-3
+
+
+def test_property_right_angles_one_by_one_are_those_of_all(tmp_path):
+    polygons = outlines(blobs()).polygons
+    together = squared(*polygons)
+    assert 0 < sum(each is not None for each in together) < len(polygons)
+    for polygon, found in zip(polygons, together, strict=True):
+        [alone] = squared(polygon)
+        assert (alone is None and found is None) or shapely.equals_identical(alone, found)
 
 
 def test_smoke_speckle_and_nothing(tmp_path):
