@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import rasterio
 
 from ..models.task import Task
-from .scene import Scene
+from .scene import Scene, Stamp
 from .versions import kestrel_version, package_versions
 
 
@@ -25,6 +26,11 @@ def versions() -> dict[str, str]:
 
 
 def inputs(scene: Scene) -> list[dict[str, Any]]:
+    """Return path, size in bytes and time stamp (UTC) of every file of a scene."""
+    return files(scene.stamps)
+
+
+def files(stamps: Iterable[Stamp]) -> list[dict[str, Any]]:
     """Return path, size in bytes and time stamp (UTC) of every file that was read."""
     return [
         {
@@ -32,7 +38,7 @@ def inputs(scene: Scene) -> list[dict[str, Any]]:
             "size": stamp.size,
             "modified": datetime.fromtimestamp(stamp.modified_ns / 1e9, UTC).isoformat(),
         }
-        for stamp in scene.stamps
+        for stamp in stamps
     ]
 
 

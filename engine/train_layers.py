@@ -3,39 +3,82 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..models.trainable import Training
 from .bands import refuse_sar, usable_bands, visible_bands
+from .crops import Cut, cut_crops
 from .errors import EngineError
 from .events import Track
 from .heap import give_back
 from .job import Job
 from .reference import Reference, Words, check_reference
 from .scaling import Scaling
-from .scene import Scene, open_scene
+from .scene import Scene, Stamp, open_scene
 from .statistics import Statistics, band_statistics
 from .stretch import outside, resolve_stretch
+from .train_material import Named, check_roles
 
 #: Share of a layer's values outside the first layer's stretch that is worth a warning; an automatic
 #: stretch leaves 4 % of its own layer outside.
 MANY = 0.1
 
 
-def open_layers(job: Job, training: Training, track: Track) -> tuple[dict[str, Scene], dict[str, Reference]]:
-    """Return the layers by role, the one whose grid counts first, and all others laid on it."""
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """The layers by role, the one whose grid counts first, and all others laid on it."""
+
+    training: Training
+    scenes: Mapping[str, Scene]
+    others: Mapping[str, Reference]
+    typed: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """Return the layers' names."""
+        return " and ".join(f"{role.upper()} {scene.path.name}" for role, scene in self.scenes.items())
+
+    @property
+    def named(self) -> list[Named]:
+        """Return role, file and bands of each."""
+        return [Named(role, scene.path, scene.bands) for role, scene in self.scenes.items()]
+
+    @property
+    def first(self) -> Scene:
+        """Return the layer whose grid counts."""
+        return next(iter(self.scenes.values()))
+
+    @property
+    def stamps(self) -> list[Stamp]:
+        """Return every file."""
+        return [stamp for scene in self.scenes.values() for stamp in scene.stamps]
+
+    @property
+    def real(self) -> bool:
+        """Return whether no layer stands for one that is simulated."""
+        return len(self.scenes) == len(self.training.inputs)
+
+    def stretch(self, track: Track) -> tuple[Scaling, ...]:
+        """Fix the one stretch of the run, as a prediction on the first layer would."""
+        return one_stretch(self.training, self.scenes, self.others, track)
+
+    def cut(self, scalings: Sequence[Scaling], side: int, track: Track, share: tuple[float, float]) -> Cut:
+        """Cut the crops."""
+        return cut_crops(self.first, next(iter(self.scenes)), self.others, scalings, side, track, share)
+
+    def check_unchanged(self) -> None:
+        """Raise EngineError when a layer was modified."""
+        for scene in self.scenes.values():
+            scene.check_unchanged()
+
+
+def open_layers(job: Job, training: Training, track: Track) -> Layers:
+    """Open the layers; raises EngineError for what does not fit the training or each other."""
+    check_roles(job, training)
     known = [each.role for each in training.inputs]
-    unknown = sorted(set(job.inputs) - set(known))
-    if unknown:
-        raise EngineError("parameter", f"{training.name} learns from no layer {unknown[0]!r}.")
-    for role in training.required:
-        if role not in job.inputs:
-            hint = training.notes.get("missing", {}).get(role, "Choose a layer.")
-            raise EngineError(
-                "parameter", f"{role.upper()}: a layer is needed to train {training.name}.", hint
-            )
     roles = [role for role in known if role in job.inputs]
     scenes = {role: open_scene(job.inputs[role]["path"], 1) for role in roles}
     first, *rest = roles
@@ -69,7 +112,9 @@ def open_layers(job: Job, training: Training, track: Track) -> tuple[dict[str, S
             track.warn(note)
     for role in roles:
         _warn_of_pixel_size(training, role, scenes[role], track)
-    return scenes, others
+    names = {role.upper(): scene.path.name for role, scene in scenes.items()}
+    bands = {"BANDS": ",".join(map(str, typed[first]))} if typed[first] else {}
+    return Layers(training, scenes, others, {**names, **bands})
 
 
 def _warn_of_pixel_size(training: Training, role: str, scene: Scene, track: Track) -> None:

@@ -1,7 +1,7 @@
-"""Kind ``train``: the user's layers in, a weight file and a report out.
+"""Kind ``train``: the user's layers, or a folder of tiles, in; a weight file and a report out.
 
-The engine opens and checks the layers, cuts crops, keeps the checkpoint's place, tells progress and puts
-the outputs in place; what learning is, only the model knows (models/trainable.py).
+The engine opens and checks what is learned from, cuts crops, keeps the checkpoint's place, tells progress
+and puts the outputs in place; what learning is, only the model knows (models/trainable.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,18 @@ from ..models import registry
 from ..models.trainable import Moment, Trained, Trainer, Training
 from . import provenance
 from .checkpoints import prepare_folder
-from .crops import Cut, cut_crops
+from .crops import Cut
 from .device import resolve_device
 from .errors import Cancelled, EngineError
 from .events import Track
 from .heap import give_back
 from .job import Job
 from .parts import Parts
-from .reference import Reference
 from .scaling import Scaling
-from .scene import Scene
-from .train_layers import one_stretch, open_layers
+from .train_dates import open_dates
+from .train_folder import is_folder, open_folder
+from .train_layers import open_layers
+from .train_material import Material
 
 SUFFIX = ".safetensors"
 #: Shares of the progress bar: crops are cut until the first, learning ends at the second.
@@ -49,21 +49,19 @@ def run_training(job: Job, track: Track, trainer: Trainer | None = None) -> dict
         for text in training.notes.get("warnings", ()):
             track.warn(text)
     with track.stage("opening", 0.02):
-        scenes, others = open_layers(job, training, track)
-    stamps = [stamp.path for scene in scenes.values() for stamp in scene.stamps]
-    with Parts(job.outputs, stamps) as parts:
-        scalings = one_stretch(training, scenes, others, track)
-        cut = _cut(training, scenes, others, scalings, track)
+        material = _open(job, training, track)
+    with Parts(job.outputs, [stamp.path for stamp in material.stamps]) as parts:
+        scalings = material.stretch(track)
+        cut = _cut(training, material, scalings, track)
         folder = prepare_folder(job, cut.crops, training.key, track)
         with track.stage("training", CUT_TO):
             trained = _learn(training, cut, folder, track)
         for text in trained.warnings:
             track.warn(text)
-        for scene in scenes.values():
-            scene.check_unchanged()
+        material.check_unchanged()
         with track.stage("saving", LEARNED_TO):
-            sha256, trained = _save(job, parts, training, scenes, cut, scalings, trained)
-        figures = _figures(job, device, scenes, cut, scalings, trained, sha256, track)
+            sha256, trained = _save(job, parts, training, material, cut, scalings, trained)
+        figures = _figures(job, device, training, material, cut, scalings, trained, sha256, track)
         if "report" in job.outputs:
             from .training_report import write_report  # matplotlib is slow to import
 
@@ -88,34 +86,55 @@ def _check_outputs(job: Job) -> None:
         )
 
 
-def _cut(
-    training: Training,
-    scenes: Mapping[str, Scene],
-    others: Mapping[str, Reference],
-    scalings: tuple[Scaling, ...],
-    track: Track,
-) -> Cut:
-    (first, scene), *_ = scenes.items()
+def _open(job: Job, training: Training, track: Track) -> Material:
+    if is_folder(job, training):
+        return open_folder(job, training, track)
+    return open_dates(job, training, track) if training.pair else open_layers(job, training, track)
+
+
+def _cut(training: Training, material: Material, scalings: tuple[Scaling, ...], track: Track) -> Cut:
     side, least = training.crop, training.least
     with track.stage("cutting crops", 0.04):
-        cut = cut_crops(scene, first, others, scalings, side, track, (0.04, CUT_TO))
+        cut = material.cut(scalings, side, track, (0.04, CUT_TO))
         give_back()
     if len(cut) < least:
-        named = " and ".join(f"{role.upper()} {each.path.name}" for role, each in scenes.items())
         raise EngineError(
             "parameter",
-            f"{named} hold {len(cut)} crops of {side} x {side} pixels that are valid everywhere; at least "
-            f"{least} are needed.",
+            f"{material.title} hold {len(cut)} crops of {side} x {side} pixels that are valid everywhere; at "
+            f"least {least} are needed.",
             "Choose a smaller CROP or larger layers.",
         )
     scored = int(cut.crops.validation.sum())
+    where = f"in blocks of {cut.block * side} pixels" if cut.block else "by whole images"
     track.info(
         f"{len(cut)} crops of {side} x {side} pixels: {len(cut) - scored} to learn from and {scored} to "
-        f"validate on, in blocks of {cut.block * side} pixels; {cut.looked - len(cut)} hold invalid pixels."
+        f"validate on, {where}; {cut.looked - len(cut)} hold invalid pixels."
     )
     if cut.looked < cut.lattice:
         track.info(f"Of {cut.lattice} places {cut.looked} were looked at, spread evenly: more is not kept.")
+    if training.labels:
+        found = _marked(training, cut)
+        if not found["marked pixels"]:
+            raise EngineError(
+                "parameter",
+                f"None of the {len(cut)} crops of {side} x {side} pixels holds a pixel of "
+                f"{training.labels.upper()}, so nothing could be learned.",
+                "Check that the labels lie on this ground, or choose a smaller CROP.",
+            )
+        track.info(
+            f"{found['marked pixels']:.2%} of their pixels are labelled as {training.labels}; "
+            f"{found['without a mark']} crops hold none, and all of them are kept."
+        )
     return cut
+
+
+def _marked(training: Training, cut: Cut) -> dict[str, Any]:
+    """Return the share of labelled pixels, and how many crops hold none."""
+    labels = cut.crops.images[training.labels]
+    return {
+        "marked pixels": float(labels.mean()),
+        "without a mark": len(labels) - int(labels.any(axis=(1, 2, 3)).sum()),
+    }
 
 
 def _learn(training: Training, cut: Cut, folder: Path, track: Track) -> Trained:
@@ -156,7 +175,7 @@ def _save(
     job: Job,
     parts: Parts,
     training: Training,
-    scenes: Mapping[str, Scene],
+    material: Material,
     cut: Cut,
     scalings: tuple[Scaling, ...],
     trained: Trained,
@@ -164,27 +183,25 @@ def _save(
     """Write the weight file with its whole card; return its hash and the training with that card."""
     from ..models.weights import save_weights  # which needs torch
 
-    real = len(scenes) == len(training.inputs)
-    licence = "the layer's own, not known here"
     data = [
         {
-            "source": scene.path.name,
-            "role": role,
-            "licence": licence,
+            "source": each.path.name,
+            "role": each.role,
+            "licence": "the layer's own, not known here",
             "count": len(cut),
-            "real": real,
-            "bands": list(scene.bands),
+            "real": material.real,
+            "bands": list(each.bands),
         }
-        for role, scene in scenes.items()
+        for each in material.named
     ]
     made = {**trained.card.extra, "stretch": [[s.low, s.high] for s in scalings], "history": trained.history}
-    (first, *_) = scenes.values()
+    first = material.first
     pixel_m = first.georef.pixel_m(first.width / 2, first.height / 2)
     size = (pixel_m[0] * pixel_m[1]) ** 0.5 if pixel_m else 0.0
     card = dataclasses.replace(
         trained.card,
         data=(*data, *trained.card.data),
-        command=_command(job, training, scenes),
+        command=_command(job, training, material),
         gsd=(size / GSD_FACTOR, size * GSD_FACTOR) if size else trained.card.gsd,
         extra=made,
     )
@@ -192,12 +209,9 @@ def _save(
     return sha256, dataclasses.replace(trained, card=card)
 
 
-def _command(job: Job, training: Training, scenes: Mapping[str, Scene]) -> str:
+def _command(job: Job, training: Training, material: Material) -> str:
     """Return what was run, with layers by their names: the card may leave this computer, paths need not."""
-    typed = {role.upper(): scene.path.name for role, scene in scenes.items()}
-    (bands,) = {tuple(entry.get("bands") or ()) for entry in list(job.inputs.values())[:1]}
-    if bands:
-        typed["BANDS"] = ",".join(map(str, bands))
+    typed = dict(material.typed)
     for name, value in sorted(job.params.items()):
         if value not in (None, "", []):
             text = ",".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
@@ -209,14 +223,14 @@ def _command(job: Job, training: Training, scenes: Mapping[str, Scene]) -> str:
 def _figures(
     job: Job,
     device: str,
-    scenes: Mapping[str, Scene],
+    training: Training,
+    material: Material,
     cut: Cut,
     scalings: tuple[Scaling, ...],
     trained: Trained,
     sha256: str,
     track: Track,
 ) -> dict[str, Any]:
-    (first, scene), *_ = scenes.items()
     card = trained.card
     stretch = {
         "mode": scalings[0].mode,
@@ -224,7 +238,9 @@ def _figures(
         "high": [s.high for s in scalings],
         "source": scalings[0].source,
     }
-    bands = {role: list(each.bands) for role, each in scenes.items()}
+    named = material.named
+    bands = {each.role: list(each.bands) for each in named}
+    side = training.crop
     scored = int(cut.crops.validation.sum())
     return {
         "model": {
@@ -234,22 +250,23 @@ def _figures(
             "id": f"{card.name}@{sha256[:12]}",
             "notes": {"preset": card.preset, "parameters": card.parameters, "status": card.status},
         },
-        "bands": bands[first],
-        "layers": {role: str(each.path) for role, each in scenes.items()},
-        "scaling": {**stretch, "dtype": str(scene.dtype)},
+        "bands": bands[named[0].role],
+        "layers": {each.role: str(each.path) for each in named},
+        "scaling": {**stretch, "dtype": str(material.first.dtype)},
         "stretch": stretch,
         "crops": {
             "learned from": len(cut) - scored,
             "validated on": scored,
-            "side": cut.crops.images[first].shape[-1],
-            "block": cut.block * cut.crops.images[first].shape[-1],
+            "side": side,
+            "block": cut.block * side,
             "with invalid pixels": cut.looked - len(cut),
             "looked at": cut.looked,
             "places": cut.lattice,
+            **(_marked(training, cut) if training.labels else {}),
         },
         "validation": dict(card.figures),
         "params_used": {**job.params, "bands": bands, "device": device},
-        "inputs": [entry for each in scenes.values() for entry in provenance.inputs(each)],
+        "inputs": provenance.files(material.stamps),
         "versions": provenance.versions(),
         "device": device,
         "seconds": track.seconds,

@@ -36,7 +36,11 @@ CROPS = {
     "with invalid pixels": "crops left out for invalid pixels",
     "looked at": "crops looked at",
     "places": "crops that the layers have room for",
+    "marked pixels": "share of labelled pixels",
+    "without a mark": "crops without a labelled pixel, all kept",
 }
+#: Files listed one by one; a folder of tiles has thousands, which the history tells.
+FILES = 30
 
 
 def write_report(path: Path, figures: Mapping[str, Any], trained: Trained, warnings: Sequence[str]) -> None:
@@ -66,10 +70,13 @@ def _reached(report: Report, figures: Mapping[str, Any], trained: Trained) -> No
     for note in trained.notes:
         report.paragraph(note)
     crops = figures["crops"]
+    where, risk = "whole images", "Images of one scene look alike, so others may come out worse."
+    if crops["block"]:
+        where = f"spatial blocks of {crops['block']} pixels"
+        risk = "Neighbouring blocks touch, so other ground may come out worse."
     report.paragraph(
         f"{crops['validated on']} crops of {crops['side']} x {crops['side']} pixels that were never learned "
-        f"from, in spatial blocks of {crops['block']} pixels; {crops['learned from']} crops were learned "
-        "from. Neighbouring blocks touch, so other ground may come out worse."
+        f"from, in {where}; {crops['learned from']} crops were learned from. {risk}"
     )
 
 
@@ -119,7 +126,7 @@ def _examples(report: Report, trained: Trained) -> None:
     report.section("Validation crops")
     for example in trained.examples:
         row = _picture((example.before, example.after, example.truth))
-        report.picture(row, f"Before, after, clear: {example.caption}")
+        report.picture(row, example.caption)
 
 
 def _made(report: Report, figures: Mapping[str, Any], trained: Trained) -> None:
@@ -129,7 +136,10 @@ def _made(report: Report, figures: Mapping[str, Any], trained: Trained) -> None:
         (role, path, ", ".join(map(str, figures["params_used"]["bands"][role])))
         for role, path in figures["layers"].items()
     ])  # fmt: skip
-    report.pairs({words: figures["crops"][name] for name, words in CROPS.items()})
+    found = {name: value for name, value in figures["crops"].items() if name != "block" or value}
+    crops = {words: found[name] for name, words in CROPS.items() if name in found}
+    shares = {words: f"{value:.2%}" for words, value in crops.items() if isinstance(value, float)}
+    report.pairs({**crops, **shares})
     stretch = figures["stretch"]
     report.section("Stretch")
     report.table(
@@ -145,7 +155,9 @@ def _made(report: Report, figures: Mapping[str, Any], trained: Trained) -> None:
     report.section("Made with")
     report.pairs({"model": figures["model"], "versions": figures["versions"], "command": card.command})
     files = [(f["path"], f["size"], f["modified"]) for f in figures["inputs"]]
-    report.table(("file", "bytes", "modified"), files)
+    report.table(("file", "bytes", "modified"), files[:FILES])
+    if len(files) > FILES:
+        report.paragraph(f"And {len(files) - FILES} more files, listed in the history beside the weights.")
 
 
 def _plain(value: Any) -> Any:

@@ -22,8 +22,9 @@ class Crops:
     """Squares of the user's layers, cut on a fixed lattice and scaled as a prediction would.
 
     ``images``: role -> float32 (N, C, S, S), without an invalid pixel; a layer that was not given is
-    absent. ``validation``: bool (N,), True for crops that are scored and never learned from; they lie in
-    spatial blocks of their own.
+    absent. Two dates (:attr:`Training.pair`) in 8 bits stay uint8 counts, a quarter of the memory; labels
+    are uint8, 1 inside of the polygons and 0 outside. ``validation``: bool (N,), True for crops that are
+    scored and never learned from; they lie in spatial blocks, or images, of their own.
     """
 
     images: Mapping[str, np.ndarray]
@@ -50,7 +51,10 @@ class Moment:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A validation crop for the report: float32 (C, S, S) in 0..1, the best guess and the truth."""
+    """A validation crop for the report: float32 (C, S, S) in 0..1, the best guess and the truth.
+
+    ``caption``: what the three pictures show, and how good the guess is.
+    """
 
     before: np.ndarray
     after: np.ndarray
@@ -90,6 +94,9 @@ class Training:
 
     ``inputs``: the layers it takes, the one that predictions will see first; all are scaled by the first
     one's ``scale``. ``required``: roles without which it cannot learn. ``crop``: side of a crop in pixels.
+    ``labels``: the role that is a polygon layer, drawn on the first layer's grid, "" = none. ``pair``: the
+    inputs are two dates of one ground, laid on each other and stretched as a prediction does.
+    ``folders``: role -> sub-folder of a tile folder that may stand for the layers, empty = it may not.
     ``least``: crops below which learning makes no sense. ``notes``: ``algorithm`` is the id that a user
     calls it by, ``missing`` a hint for each required role, ``warnings`` what to say before it starts.
     ``key``: of what it starts from (a hash of base weights), so that a checkpoint of another start is not
@@ -107,6 +114,9 @@ class Training:
     least: int
     learn: Callable[[Crops, Path, Callable[[Moment], None], Callable[[], bool]], Trained | None]
     key: str = ""
+    labels: str = ""
+    pair: bool = False
+    folders: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -19,7 +19,7 @@ from ..scaling import stretch_from
 from ..task import Input, ModelError
 from ..trainable import Crops, Example, Moment, Trained, Training
 from ..training.checkpoint import read_state
-from .data import Pairs, Sampler
+from .data import Pairs, Sampler, unit
 from .metrics import Confusion, Curve
 from .network import PRESETS
 from .predict import change_map
@@ -40,6 +40,8 @@ LIMITS: dict[str, tuple[float, float, float]] = {
 CHECKS, LINES, EXAMPLES = 100, 200, 4
 #: Roles of the engine's crops; ``changes`` has one band, 1 where something changed and 0 elsewhere.
 ROLES = ("before", "after", "changes")
+#: The sub-folders of a tile folder, as LEVIR-CD and most public sets have them.
+FOLDERS = dict(zip(ROLES, ("A", "B", "label"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,11 @@ def build(params: Mapping[str, Any], device: str) -> Training:
     before, after, changes = ROLES
     return Training(
         name="building_change",
-        inputs=(
-            *(Input(role, bands=3, scale=scale, fill="other") for role in (before, after)),
-            Input(changes, bands=1, fill="zero"),
-        ),
+        inputs=tuple(Input(role, bands=3, scale=scale, fill="other") for role in (before, after)),
         required=ROLES,
+        labels=changes,
+        pair=True,
+        folders=FOLDERS,
         crop=wishes.crop,
         least=LEAST_CROPS,
         learn=functools.partial(learn, wishes),
@@ -156,12 +158,15 @@ def learn(
         checkpoint_seconds=30.0,
     )
     _drop_unreadable(folder / CHECKPOINT)
+    share = float(held_out.label.mean())
 
     def heard(now: Progress) -> None:
         row = {}
         if now.score is not None:
             epoch = wishes.epochs * now.fraction
             row = {"epoch": epoch, "loss": now.loss, "validation F1": now.score.f1}
+            more = agreement(now.score.precision, now.score.recall, share)
+            row |= {"IoU": more["iou"], "kappa": more["kappa"]}
         tell(Moment(now.step, steps, row))
 
     start = wishes.start
@@ -195,6 +200,21 @@ def _pairs(crops: Crops, validation: bool) -> Pairs:
     return Pairs(before, after, changes[:, 0] > 0.5, number, np.zeros(len(before), int))
 
 
+def agreement(precision: float, recall: float, share: float) -> dict[str, float]:
+    """Return IoU and kappa of a mask whose precision and recall are known; ``share``: of changed pixels."""
+    hit = recall * share
+    false = hit / precision - hit if precision else 0.0
+    missed = share - hit
+    marked = hit + false
+    agreed = 1 - false - missed
+    chance = marked * share + (1 - marked) * (1 - share)
+    either = hit + false + missed
+    return {
+        "iou": hit / either if either else 0.0,
+        "kappa": (agreed - chance) / (1 - chance) if chance < 1 else 0.0,
+    }
+
+
 def _finish(wishes: Wishes, result: Result, held_out: Pairs) -> Trained:
     """Measure what will be in the file, and describe it."""
     net = as_stored(result.net).eval()
@@ -220,18 +240,24 @@ def _finish(wishes: Wishes, result: Result, held_out: Pairs) -> Trained:
         gsd=GSD,
         note=f"started from {wishes.start.source}" if wishes.start else "started from random numbers",
     )
-    history = [
-        {"epoch": round(wishes.epochs * row["progress"], 4), **{k: row[k] for k in _COLUMNS if k in row}}
-        for row in result.rows
-    ]
+    share = float(held_out.label.mean())
+    history = []
+    for row in result.rows:
+        known = {name: row[name] for name in _COLUMNS if name in row}
+        if "f1" in row:
+            known |= agreement(row["precision"], row["recall"], share)
+        history.append({"epoch": round(wishes.epochs * row["progress"], 4), **known})
     return Trained(
         tensors=net.state_dict(),
         buffers=tuple(dict(net.named_buffers())),
         card=card,
         history=history,
         losses={"loss": "loss", "bce": "cross entropy", "dice": "Dice loss"},
-        scores={"f1": "F1"},
-        lines={"f1": {"everything marked": everything.f1}},
+        scores={"f1": "F1", "iou": "IoU", "kappa": "kappa"},
+        lines={
+            "f1": {"everything marked": everything.f1},
+            "iou": {"everything marked": everything.iou},
+        },
         summary=_table({"network": found, "everything marked": everything}),
         examples=_examples(held_out, scores, threshold),
         notes=[
@@ -272,10 +298,11 @@ def _examples(pairs: Pairs, scores: Sequence[np.ndarray], threshold: float) -> l
     chosen = order[np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))]
     return [
         Example(
-            pairs.before[i],
-            _marked(pairs.after[i], marks[i]),
-            _marked(pairs.after[i], pairs.label[i]),
-            f"F1 {f1[i]:.2f}; the earlier date, the later one with what is found, and with what was outlined",
+            unit(pairs.before[i]),
+            _marked(unit(pairs.after[i]), marks[i]),
+            _marked(unit(pairs.after[i]), pairs.label[i]),
+            "The earlier date, the later one with what is found in red, and with what was outlined; "
+            f"F1 {f1[i]:.2f}.",
         )
         for i in chosen
     ]

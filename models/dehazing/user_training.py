@@ -385,7 +385,7 @@ def _examples(net: DWTMANet, pairs: Pairs, scores: Mapping[str, Scores]) -> list
             unit(pairs.hazy[i]),
             restore(net, unit(pairs.hazy[i])),
             unit(pairs.clear[i]),
-            f"{words.get(int(i), '')}{gain[i]:+.2f} dB",
+            f"Before, after, clear: {words.get(int(i), '')}{gain[i]:+.2f} dB",
         )
         for i in chosen
     ]

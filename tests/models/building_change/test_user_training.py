@@ -5,7 +5,7 @@ import pytest
 import torch
 from kestrel.models import registry
 from kestrel.models.building_change import user_training
-from kestrel.models.building_change.data import unit
+from kestrel.models.building_change.metrics import Confusion
 from kestrel.models.building_change.predict import change_map
 from kestrel.models.building_change.task import build_network
 from kestrel.models.building_change.user_training import build
@@ -20,8 +20,8 @@ TYPED = {"epochs": 2, "batch": 4, "crop": 32, "seed": 1}
 
 def crops(count=10, scored=2):
     pairs = made_pairs(count, 32, 0)
-    images = {"before": unit(pairs.before), "after": unit(pairs.after)}
-    images["changes"] = pairs.label[:, None].astype(np.float32)
+    images = {"before": pairs.before, "after": pairs.after}  # 8-bit counts, as the engine keeps them
+    images["changes"] = pairs.label[:, None].astype(np.uint8)
     return Crops(images, np.arange(count) >= count - scored)
 
 
@@ -33,9 +33,8 @@ def base(tmp_path):
 @pytest.mark.slow
 def test_feature_the_best_epoch_is_kept_and_the_card_says_what_the_file_does(tmp_path, base):
     training = registry.trainer("building_change")({**TYPED, "base_weights": base}, "cpu")
-    assert (
-        [each.role for each in training.inputs] == list(training.required) == ["before", "after", "changes"]
-    )
+    assert [each.role for each in training.inputs] == ["before", "after"]
+    assert training.required == ("before", "after", training.labels)
     moments, own = [], crops()
     trained = training.learn(own, tmp_path / "run", moments.append, lambda: False)
     assert [m.done for m in moments] == [1, 2, 3, 4]
@@ -54,7 +53,10 @@ def test_feature_the_best_epoch_is_kept_and_the_card_says_what_the_file_does(tmp
     (figures,) = loaded.card.figures.values()
     assert figures["f1"] == pytest.approx(f1, abs=2e-3)  # thresholds are counted in bins
     assert trained.examples
-    assert all(image.shape == (3, 32, 32) for e in trained.examples for image in (e.before, e.after, e.truth))
+    pictures = [image for e in trained.examples for image in (e.before, e.after, e.truth)]
+    assert all(image.shape == (3, 32, 32) and 0 <= image.min() < image.max() <= 1 for image in pictures)
+    last = trained.history[-1]
+    assert last["iou"] == pytest.approx(last["f1"] / (2 - last["f1"]), abs=1e-4)
 
 
 @pytest.mark.slow
@@ -93,9 +95,18 @@ def test_exception_one_part_without_a_change(tmp_path, base, scored, message):
         build({**TYPED, "base_weights": base}, "cpu").learn(own, tmp_path, lambda m: None, lambda: False)
 
 
-def test_feature_weights_no_better_than_marking_everything_warn():
-    from kestrel.models.building_change.metrics import Confusion
+@pytest.mark.parametrize("counts", [(30, 10, 5, 55), (1, 0, 9, 90), (0, 0, 3, 7), (0, 4, 3, 7)])
+def test_oracle_iou_and_kappa_follow_from_precision_recall_and_share(counts):
+    found = Confusion(*counts)
+    share = (found.tp + found.fn) / sum(counts)
+    told = user_training.agreement(found.precision, found.recall, share)
+    if found.tp:
+        assert told == pytest.approx({"iou": found.iou, "kappa": found.kappa}, abs=1e-12)
+    else:  # nothing says how much was marked in vain
+        assert told == {"iou": 0, "kappa": pytest.approx(0)}
 
+
+def test_feature_weights_no_better_than_marking_everything_warn():
     everything = Confusion(10, 90, 0, 0)
     assert user_training._warnings(Confusion(8, 2, 2, 88), everything) == []
     (text,) = user_training._warnings(Confusion(0, 0, 10, 90), everything)
