@@ -116,7 +116,7 @@ def _largest(
         report.paragraph("No polygon is left, so there is nothing to show.")
         return
     report.section("The largest changes")
-    header = ("id", "area, m2", "mean probability", "x", "y", "longitude", "latitude")
+    header = ("id", "area, m2", "p_mean", "x", "y", "longitude", "latitude")
     rows = []
     for each in largest:
         # six digits would put a projected coordinate 10 m beside its place
@@ -183,7 +183,17 @@ def _registration(report: Report, figures: Mapping[str, Any]) -> None:
     if found is None:
         report.paragraph("They share too little to measure it.")
     else:
-        report.pairs({name: _plain(value) for name, value in found.items()})
+        report.pairs(
+            {
+                "the later date lies beside the earlier by, pixels": _plain(found["shift_px"]),
+                "it was moved by, pixels": _plain(found["moved_px"]) if found["moved_px"] else "not moved",
+                **({"what was left then, pixels": _plain(found["left_px"])} if found["left_px"] else {}),
+                "height of the peak in standard deviations": found["quality"],
+                "clear enough to rely on": "yes" if found["clear"] else "no",
+                "patches compared": found["patches"],
+                "of them within a pixel of this": found["agreeing"],
+            }
+        )
         report.paragraph("Pixels of the earlier date's grid, right and down.")
     layers = figures["layers"]
     header = ("", "bands", "type", "resampled")
@@ -201,7 +211,8 @@ def _registration(report: Report, figures: Mapping[str, Any]) -> None:
 def _quality(report: Report, quality: Mapping[str, Any]) -> None:
     report.section("Against the reference")
     measures = ("precision", "recall", "f1", "iou", "kappa")
-    report.table(measures, [[quality[name] for name in measures]])
+    names = ("precision", "recall", "F1", "IoU", "kappa")
+    report.table(names, [["" if quality[name] is None else f"{quality[name]:.3f}" for name in measures]])
     report.table(
         ("", "change in the reference", "no change"),
         [("change found", quality["tp"], quality["fp"]), ("none found", quality["fn"], quality["tn"])],

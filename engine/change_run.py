@@ -183,6 +183,7 @@ def find_changes(
     features = polygon_features(every, georef, plan.grid, rules.shape, labels, track.check)
     if "polygons" in job.outputs:
         write_features(parts.path("polygons"), features, georef, "change")
+    _tell(changed, valid, threshold, rules, track)
     _warn(changed / valid if valid else 0.0, georef, rules, scene, track)
     figures: dict[str, Any] = {
         "count": len(features),
@@ -203,6 +204,7 @@ def find_changes(
     }
     if reference is not None:
         figures["quality"] = reference.figures()
+        _tell_quality(figures["quality"], track)
     return figures, features
 
 
@@ -222,6 +224,25 @@ def _otsu(parts: Parts, track: Track) -> float:
     for _, score in _strips(parts, track):
         counts += histogram(score[score != SCORES_NODATA])
     return otsu(counts)
+
+
+def _tell(changed: int, valid: int, threshold: float, rules: Rules, track: Track) -> None:
+    sources = {"parameter": "given", "model": "of the model", "otsu": "Otsu's over the scene"}
+    share = f"{changed / valid:.2%}" if valid else "none"
+    track.info(
+        f"{share} of {valid} valid pixels are change, from {threshold:.4g} on ({sources[rules.source]})."
+    )
+
+
+def _tell_quality(quality: Mapping[str, Any], track: Track) -> None:
+    measures = {"precision": "precision", "recall": "recall", "f1": "F1", "iou": "IoU", "kappa": "kappa"}
+    told = ", ".join(
+        f"{name} {'none' if quality[key] is None else format(quality[key], '.3f')}"
+        for key, name in measures.items()
+    )
+    track.info(f"Against {quality['reference']}: {told}, from {quality['pixels']} pixels inside it.")
+    for note in quality["notes"]:
+        track.info(note)
 
 
 def _warn(share: float, georef: Georef, rules: Rules, scene: Scene, track: Track) -> None:

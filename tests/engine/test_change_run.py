@@ -222,13 +222,15 @@ def test_oracle_reference_raster_over_a_part(two, tmp_path):
     *_, built = pair()
     part = built[50:200, 100:250].astype("uint8") * 255
     path = rasters.write(tmp_path / "truth.tif", part[None], transform=PLACE * Affine.translation(100, 50))
-    figures, mask, *_ = run(*two, tmp_path / "out", reference=path, report=True)
+    figures, mask, *_, events = run(*two, tmp_path / "out", reference=path, report=True)
     known = np.zeros(SIZE, bool)
     known[50:200, 100:250] = True
     quality = figures["quality"]
     assert {k: quality[k] for k in ("tp", "fp", "fn", "tn")} == expected_counts(mask, built, known)
     assert quality["pixels"] == 150 * 150
     assert "kappa" in (tmp_path / "out" / "r.html").read_text()
+    text = " ".join(line for _, line in events.lines)
+    assert f"F1 {quality['f1']:.3f}, IoU {quality['iou']:.3f}, kappa {quality['kappa']:.3f}" in text
 
 
 def test_oracle_reference_polygons(two, tmp_path):
