@@ -214,6 +214,12 @@ class KestrelAlgorithm(QgsProcessingAlgorithm):
         kinds = [QgsProcessing.SourceType.TypeVectorPolygon]
         self.add(QgsProcessingParameterFeatureSource(name, self.label(name), kinds, optional=True))
 
+    def add_folder(self, name: str, *, optional: bool = False, advanced: bool = False) -> None:
+        """Add an existing folder."""
+        behaviour = QgsProcessingParameterFile.Behavior.Folder
+        definition = QgsProcessingParameterFile(name, self.label(name), behaviour, optional=optional)
+        self.add(definition, advanced=advanced)
+
     def add_weights(self, name: str, model: str, *, advanced: bool = True) -> None:
         """Add the optional weights: a name or a file; the dialog offers the released ones of ``model``."""
         definition = QgsProcessingParameterFile(name, self.label(name), optional=True)

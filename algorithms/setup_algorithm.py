@@ -35,14 +35,6 @@ class SetupAlgorithm(KestrelAlgorithm):
         definition.setFileFilter(filters)
         self.add(definition, advanced=advanced)
 
-    def add_folder(self, name: str, *, optional: bool = False, advanced: bool = False) -> None:
-        """Add an existing folder."""
-        behaviour = QgsProcessingParameterFile.Behavior.Folder
-        self.add(
-            QgsProcessingParameterFile(name, self.label(name), behaviour, optional=optional),
-            advanced=advanced,
-        )
-
 
 def events_for(feedback: QgsProcessingFeedback) -> Events:
     """Return an installation's events as a run's progress and log; a text once, not at every step."""

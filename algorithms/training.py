@@ -45,16 +45,24 @@ class TrainingAlgorithm(TrainingChecks):
     def __init__(self) -> None:
         super().__init__()
         self._sources: dict[str, layers.RasterSource] = {}
-        self._bands: list[int] = []
+        self._bands: dict[str, list[int]] = {}
         self._weights = ""
+        self._others: dict[str, dict[str, Any]] = {}
+
+    def other_inputs(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> dict[str, dict[str, Any]]:
+        """Main thread: return the Job's inputs that are no layers of ROLES, by role; raises LayerError."""
+        return {}
 
     def params(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
         """Return the params that all trainings have, and the subclass's own."""
         params: dict[str, Any] = {
-            "preset": self.parameterAsString(parameters, PRESET, context),
             "learning_rate": self.number(parameters, LEARNING_RATE, context),
             "base_weights": for_worker(self.parameterAsString(parameters, BASE_WEIGHTS, context)),
         }
+        if self.parameterDefinition(PRESET) is not None:
+            params["preset"] = self.parameterAsString(parameters, PRESET, context)
         for name in (EPOCHS, BATCH, CROP, SEED):
             params[name.lower()] = self.parameterAsInt(parameters, name, context)
         for name, numbers in zip((STRETCH_MIN, STRETCH_MAX), self.stretch(parameters, context)):
@@ -77,7 +85,8 @@ class TrainingAlgorithm(TrainingChecks):
                     layer, facts = self.open_raster(parameters, name, context)
                     self.warn_of_crs(layer, facts, feedback)
                     self._sources[role] = layers.RasterSource(layer)
-            self._bands = self.bands(parameters, context)
+                self._bands[role] = self.layer_bands(parameters, name, context)
+            self._others = self.other_inputs(parameters, context, feedback)
             self._job = {
                 "params": self.params(parameters, context),
                 "device": self.device(parameters, context),
@@ -126,7 +135,8 @@ class TrainingAlgorithm(TrainingChecks):
             # exported layers may be called alike
             folder = os.path.join(self._scratch, role)
             os.makedirs(folder)
-            inputs[role] = {"path": source.resolve(folder, feedback), "bands": self._bands}
+            inputs[role] = {"path": source.resolve(folder, feedback), "bands": self._bands[role]}
+        inputs.update(self._others)
         outputs = {"weights": place.path}
         if self._report:
             outputs["report"] = os.path.realpath(self._report)
@@ -176,6 +186,17 @@ def _reached(validation: Any) -> list[str]:
                     "{split}: PSNR {after:.2f} dB; {before:.2f} dB untreated, {affine:.2f} dB after a plain "
                     "correction of each band's colour."
                 ).format(split=split, after=values[0], before=values[1], affine=values[2])
+            )
+        values = [found.get(name) for name in ("f1", "precision", "recall", "iou", "kappa")]
+        if all(isinstance(value, (int, float)) for value in values):
+            lines.append(
+                tr(
+                    "{split}: F1 {f1:.3f}, precision {precision:.3f}, recall {recall:.3f}, IoU {iou:.3f}, "
+                    "kappa {kappa:.3f}."
+                ).format(
+                    split=split,
+                    **{name: found[name] for name in ("f1", "precision", "recall", "iou", "kappa")},
+                )
             )
     return lines
 

@@ -17,6 +17,7 @@ from .checks import existing, given
 from .networks import BATCH
 from .raster_checks import bands_problem, georeference_problem, kind_problem, stretch_problem
 from .raster_readings import TEMPORARY, RasterReadings
+from .raster_texts import BANDS
 from .training_texts import BASE_WEIGHTS, CROP, EPOCHS, LEARNING_RATE, OUTPUT_WEIGHTS, PRESET, SEED
 
 #: Limits that the worker holds too (models/dehazing/user_training.py).
@@ -34,12 +35,18 @@ class TrainingChecks(RasterReadings):
 
     #: Layers by their ids, with the roles the worker knows them by; the first one's grid counts.
     ROLES: ClassVar[dict[str, str]] = {}
+    #: The parameter that chooses a layer's bands, where each has its own; BANDS serves all without.
+    BANDS_OF: ClassVar[dict[str, str]] = {}
     #: The key of the shipped weights that BASE_WEIGHTS may name.
     DEFAULT_WEIGHTS: ClassVar[str] = ""
     #: A crop is a multiple of this.
     STRIDE: ClassVar[int] = 8
-    #: No area of interest: a part of a layer is cut out first.
+    #: No area of interest: a part of a layer is cut out first. A subclass may want labels.
     POLYGONS = ()
+
+    def why(self) -> str:
+        """Return what is done with visible bands only, as the end of a sentence; "" is haze removal."""
+        return ""
 
     def missing_layer(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
         """Return which layer is needed and not there."""
@@ -51,6 +58,10 @@ class TrainingChecks(RasterReadings):
         self.add(QgsProcessingParameterFileDestination(OUTPUT_WEIGHTS, self.label(OUTPUT_WEIGHTS), kind))
 
     # --- readings --------------------------------------------------------------------------------
+
+    def layer_bands(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> list[int]:
+        """Return the bands chosen for the layer ``name``, [] for automatic."""
+        return self.bands(parameters, context, self.BANDS_OF.get(name, BANDS))
 
     def output_path(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
         """Return where the weights go, with the ending; "" where nothing was typed."""
@@ -69,6 +80,7 @@ class TrainingChecks(RasterReadings):
             for name in self.ROLES
             if given(parameters, name)
         }
+        found.update(self.polygon_files(parameters, self.POLYGONS, context))
         base = self.parameterAsString(parameters, BASE_WEIGHTS, context).strip()
         if base.lower().endswith(SUFFIX):
             found[BASE_WEIGHTS] = os.path.expanduser(base)
@@ -81,6 +93,7 @@ class TrainingChecks(RasterReadings):
         return (
             self.missing_layer(parameters, context)
             or self._layers_problem(parameters, context)
+            or self.polygon_problem(parameters, context)
             or self._number_problem(parameters, context)
             or stretch_problem(*self.stretch(parameters, context))
             or self._base_problem(parameters, context)
@@ -88,22 +101,27 @@ class TrainingChecks(RasterReadings):
         )
 
     def _layers_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
-        chosen = self.bands(parameters, context)
         found: dict[str, tuple[QgsRasterLayer, RasterFacts]] = {}
         for name in self.ROLES:
             if not given(parameters, name):
                 continue
             layer, facts = found[name] = self.open_raster(parameters, name, context)
+            chosen = self.layer_bands(parameters, name, context)
             problem = (
-                kind_problem(name, layer, facts)
-                or bands_problem(chosen, layer, facts)
+                kind_problem(name, layer, facts, self.why())
+                or bands_problem(chosen, layer, facts, self.BANDS_OF.get(name, BANDS), self.why())
                 or georeference_problem(name, layer, facts)
             )
             if problem:
                 return problem
-        (first, (layer, facts)), *others = found.items()
-        for name, (other, theirs) in others:
-            problem = _pair_problem(first, layer, facts, name, other, theirs, bool(chosen))
+        if not found:
+            return None
+        first, *others = found
+        for other in others:
+            bands = [self.layer_bands(parameters, name, context) for name in (first, other)]
+            # layers that share one parameter must show the same by the same numbers
+            sure = bool(bands[0]) or bool(self.BANDS_OF)
+            problem = _pair_problem(first, *found[first], other, *found[other], sure, bands[0] == bands[1])
             if problem:
                 return problem
         return None
@@ -131,6 +149,8 @@ class TrainingChecks(RasterReadings):
         entry = shipped().get(typed)
         card = entry.get("card", {}) if entry else read_card(os.path.expanduser(typed))
         theirs = card.get("preset") if isinstance(card, dict) else None
+        if self.parameterDefinition(PRESET) is None:  # the network is that of the weights
+            return None
         preset = self.parameterAsString(parameters, PRESET, context)
         if theirs in self.parameterDefinition(PRESET).options() and theirs != preset:
             return tr(
@@ -169,15 +189,19 @@ def _pair_problem(
     name: str,
     other: QgsRasterLayer,
     theirs: RasterFacts,
-    typed: bool,
+    sure: bool,
+    alike: bool,
 ) -> str | None:
-    """Say why two layers do not belong together, as far as their headers tell."""
-    if os.path.realpath(layers.gdal_source(layer)) == os.path.realpath(layers.gdal_source(other)):
+    """Say why two layers do not belong together, as far as their headers tell.
+
+    ``sure``: which bands are meant in each is known. ``alike``: the same ones are chosen in both.
+    """
+    if alike and os.path.realpath(layers.gdal_source(layer)) == os.path.realpath(layers.gdal_source(other)):
         return tr("{first} and {name} are the same raster ({layer}); nothing could be learned.").format(
             first=first, name=name, layer=layer.name()
         )
     counts = [each.bands - len(each.alpha_bands) for each in (facts, theirs)]
-    if counts[0] != counts[1] and not typed:
+    if counts[0] != counts[1] and not sure:
         return tr(
             "{first} {layer} has {count} bands and {name} {other} has {others}; write in BANDS which bands "
             "show red, green and blue in both, or choose layers alike."

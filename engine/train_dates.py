@@ -123,20 +123,19 @@ def open_dates(job: Job, training: Training, track: Track) -> Dates:
     task = as_predicted(training)
     scene = open_rasters(job)
     assert isinstance(scene, Joined)
-    typed = {role: list(job.inputs[role].get("bands") or []) for role in (first, second)}
+    try:
+        scene = settle(task, scene, job, track)
+    except EngineError as error:  # a training matches no histograms
+        hint = error.hint.replace(", or set MATCH_RADIOMETRY", "")
+        raise type(error)(error.code, error.message, hint) from None
     one, other = (layer.scene for layer in scene.layers)
-    if one.path.samefile(other.path) and typed[first] == typed[second]:
+    if one.path.samefile(other.path) and one.bands == other.bands:
         raise EngineError(
             "parameter",
             f"{first.upper()} and {second.upper()} are the same raster ({one.path.name}), so no change could "
             "be learned.",
             "Choose rasters of two dates.",
         )
-    try:
-        scene = settle(task, scene, job, track)
-    except EngineError as error:  # a training matches no histograms
-        hint = error.hint.replace(", or set MATCH_RADIOMETRY", "")
-        raise type(error)(error.code, error.message, hint) from None
     with track.stage("registration", 0.02):
         _warn_of_shift(scene, track)
     label = training.labels
@@ -152,6 +151,7 @@ def open_dates(job: Job, training: Training, track: Track) -> Dates:
     stamp = Stamp(path, status.st_size, status.st_mtime_ns)
     scene = dataclasses.replace(scene, stamps=(*scene.stamps, stamp))
     names = {layer.role.upper(): layer.scene.path.name for layer in scene.layers}
+    typed = {role: list(job.inputs[role].get("bands") or []) for role in (first, second)}
     return Dates(training, task, scene, drawn, path, {**names, label.upper(): path.name, **bands(typed)})
 
 

@@ -42,6 +42,7 @@ class KestrelProvider(QgsProcessingProvider):
         from ..algorithms.install_runtime import InstallRuntime
         from ..algorithms.install_weights import InstallWeights
         from ..algorithms.runtime_status import RuntimeStatus
+        from ..algorithms.train_building_change import TrainBuildingChange
         from ..algorithms.train_dehazing import TrainDehazing
 
         for algorithm in (
@@ -52,6 +53,7 @@ class KestrelProvider(QgsProcessingProvider):
             DetectBuildingChange,
             DetectChangeVector,
             TrainDehazing,
+            TrainBuildingChange,
             InstallRuntime,
             InstallWeights,
             RuntimeStatus,
