@@ -2,6 +2,7 @@
 
 The worker puts mask and probability at their final places itself, both at once when they are whole;
 the polygons come in a scratch FlatGeobuf, and only then is their sink opened (CONTRACTS.md, section 5).
+When that fails the rasters go too, and what they replaced comes back: all outputs appear, or none.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from qgis.PyQt.QtCore import Qt
 from ..engine.job import Job
 from ..plugin import layers, raster_style, settings, sidecar
 from ..plugin.destination import Destination
-from ..plugin.errors import WorkerCancelled, WorkerError
 from ..plugin.fields import change_table
-from ..plugin.raster_output import GuardedRasters, raster_destination, style_path
+from ..plugin.kept_files import KeptFiles
+from ..plugin.raster_output import GuardedRasters, family, raster_destination, style_path
 from ..plugin.raster_style import RasterStyler
 from ..plugin.sink import Boxes, GuardedOutput, SinkError, sink_fields, verify
 from ..plugin.styles import Styler, static_style, store_style
@@ -138,36 +139,21 @@ class ChangeAlgorithm(ChangeChecks):
             if place:
                 rasters[name] = place
         places = {name: raster_destination(place) for name, place in rasters.items()}
-        with GuardedOutput(self._destination, OUTPUT) as guard, GuardedRasters(places, self._report) as held:
-            try:
+        families = [family(place.path) for place in places.values()]
+        if self._report:
+            families.append([os.path.realpath(self._report)])
+        with GuardedOutput(self._destination, OUTPUT) as guard, GuardedRasters(places, self._report):
+            with KeptFiles(families) as kept:  # without its polygons no raster stays either
                 result = run_job(self._build_job(places, feedback), feedback)
-            except (WorkerCancelled, WorkerError) as error:
-                replaced = held.replaced()
-                for place in replaced:
-                    raster_style.forget(place.sidecar, style_path(place.path))
-                if replaced and isinstance(error, WorkerCancelled):
-                    raise SinkError(
-                        tr("Cancelled, but {paths} had just been finished and stays.").format(
-                            paths=", ".join(place.path for place in replaced)
-                        )
-                    ) from None
-                raise
-            figures = result.get("figures", {})
-            content = {
-                **self.provenance(figures, result.get("warnings", [])),
-                **{name: figures[name] for name in FIGURES if name in figures},
-            }
-            self._leave(places, content, feedback)
-            found = Boxes(result["outputs"]["polygons"], change_table())
-            try:
+                figures = result.get("figures", {})
+                content = {
+                    **self.provenance(figures, result.get("warnings", [])),
+                    **{name: figures[name] for name in FIGURES if name in figures},
+                }
+                self._leave(places, content, feedback)
+                found = Boxes(result["outputs"]["polygons"], change_table())
                 written = self._write_polygons(guard, found, content, parameters, context, feedback)
-            except SinkError as error:
-                kept = ", ".join(place.path for place in places.values())
-                if not kept:
-                    raise
-                raise SinkError(
-                    f"{error} " + tr("The rasters were complete before and stay: {paths}.").format(paths=kept)
-                ) from error
+                kept.commit()
         feedback.pushInfo(tr("{count} polygon(s) of change found.").format(count=len(found)))
         if self._destination.on_disk:
             feedback.pushInfo(tr("History: {path}").format(path=self._destination.sidecar))

@@ -203,7 +203,7 @@ def clear_leftovers(path: str) -> None:
 
     The output itself is whole, the old one or the new one. Nothing happens while a worker writes.
     """
-    hidden = os.path.join(os.path.dirname(path), f".{_label(os.path.basename(path))}")
+    hidden = os.path.join(os.path.dirname(path), f".{short_label(os.path.basename(path))}")
     lock = LockFile(f"{hidden}.run.lock")
     held = os.path.exists(lock.path)
     try:
@@ -225,7 +225,7 @@ def clear_leftovers(path: str) -> None:
 def _remove_parts(path: str) -> None:
     """Remove the part files of ``path`` (``.<name>.<pid>.part*``) whose process is gone."""
     folder, name = os.path.split(path)
-    pattern = re.compile(rf"\.{re.escape(_label(name))}\.(\d+)\.part")
+    pattern = re.compile(rf"\.{re.escape(short_label(name))}\.(\d+)\.part")
     with contextlib.suppress(OSError):
         found = [(entry, match) for entry in os.listdir(folder) if (match := pattern.match(entry))]
         for entry, match in found:
@@ -234,7 +234,7 @@ def _remove_parts(path: str) -> None:
                     os.unlink(os.path.join(folder, entry))
 
 
-def _label(name: str) -> str:
+def short_label(name: str) -> str:
     """Return what hidden names repeat of an output's name, as engine/parts.py shortens it."""
     data = name.encode()
     if len(data) <= _LONGEST_LABEL:

@@ -107,7 +107,7 @@ class GuardedOutput:
             self._lock.note(stage="moving")
             for path in reversed(present):  # the named file last
                 if self.destination.kind == "table" and path == self.destination.path:
-                    _copy(path, backup_path(path))
+                    copy_whole(path, backup_path(path))
                 else:
                     os.replace(path, backup_path(path))
             self._lock.note(stage="writing")
@@ -277,7 +277,7 @@ def _value(feature: ogr.Feature, index: int) -> Any:
     return feature.GetField(index)
 
 
-def _copy(source: str, target: str) -> None:
+def copy_whole(source: str, target: str) -> None:
     """Copy so that ``target`` is whole whenever it exists."""
     part = target + ".part"
     try:

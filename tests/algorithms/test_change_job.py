@@ -180,21 +180,80 @@ def test_fault_a_failing_worker_leaves_the_old_outputs(change_stub, dates, out):
     assert folder_state(out) == before
 
 
-def test_fault_polygons_that_cannot_be_copied_leave_the_old_ones_and_tell_of_the_rasters(
-    change_stub, dates, out, monkeypatch
-):
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Polygons cannot be written; returns a function that lets the disk fill up."""
     from kestrel.algorithms import change
     from kestrel.plugin.sink import SinkError
-
-    places = {"OUTPUT": str(out / "change.gpkg"), "OUTPUT_MASK": str(out / "mask.tif")}
-    run(VECTOR, dates, **places)
-    old = layer_rows(out / "change.gpkg")
 
     def full(*_):
         raise SinkError("The disk is full.")
 
-    monkeypatch.setattr(change, "verify", full)
+    return lambda: monkeypatch.setattr(change, "verify", full)
+
+
+def no_room(source, *_):
+    raise OSError(28, "No space left on device", source)
+
+
+EVERY = {
+    "OUTPUT": "change.gpkg",
+    "OUTPUT_MASK": "mask.tif",
+    "OUTPUT_PROBABILITY": "p.tif",
+    "REPORT": "report.html",
+}
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "copies"])
+def test_fault_all_outputs_appear_or_none(change_stub, dates, out, full_disk, monkeypatch, links):
+    """Polygons that cannot be copied take rasters and report with them, and all old files come back."""
+    if not links:
+        monkeypatch.setattr(os, "link", no_room)
+    places = {name: str(out / file) for name, file in EVERY.items()}
+    run(VECTOR, dates, **places)
+    (out / "mask.tif.aux.xml").write_text("<PAMDataset/>")
+    (out / "p.qml").unlink()
+    before = folder_state(out)
+    full_disk()
     change_stub.count = 5
-    with pytest.raises(QgsProcessingException, match=r"disk is full.*complete before and stay: .*mask\.tif"):
+    change_stub.shade = 7
+    with pytest.raises(QgsProcessingException, match="disk is full"):
         run(VECTOR, dates, **places)
-    assert layer_rows(out / "change.gpkg") == old
+    assert folder_state(out) == before
+    new = {name: str(out / f"new_{file}") for name, file in EVERY.items()}
+    with pytest.raises(QgsProcessingException, match="disk is full"):
+        run(VECTOR, dates, **new)
+    assert folder_state(out) == before
+
+
+def test_fault_a_run_that_was_killed_is_undone_by_the_next(change_stub, dates, out, monkeypatch):
+    """Killed when rasters were new and polygons were not: the next run brings back the old ones first."""
+    from kestrel.plugin import kept_files
+
+    places = {name: str(out / file) for name, file in EVERY.items()}
+    run(VECTOR, dates, **places)
+    before = folder_state(out)
+    with monkeypatch.context() as killed:
+        killed.setattr(kept_files, "_put_back", lambda *_: None)
+        killed.setattr(kept_files.KeptFiles, "commit", lambda self: None)
+        change_stub.shade = 7
+        run(VECTOR, dates, **{**places, "OUTPUT": "TEMPORARY_OUTPUT"})
+    assert folder_state(out) != before
+    change_stub.error = WorkerError("The two rasters do not overlap.", "", "", "input")
+    with pytest.raises(QgsProcessingException, match="do not overlap"):
+        run(VECTOR, dates, **places)
+    assert folder_state(out) == before
+
+
+def test_fault_old_files_that_cannot_be_kept_stop_the_run(change_stub, dates, out, monkeypatch):
+    from kestrel.plugin import kept_files
+
+    places = {name: str(out / file) for name, file in EVERY.items()}
+    run(VECTOR, dates, **places)
+    before = folder_state(out)
+    monkeypatch.setattr(os, "link", no_room)
+    monkeypatch.setattr(kept_files, "copy_whole", no_room)
+    with pytest.raises(QgsProcessingException, match=r"mask\.tif could not be kept while .*No space left"):
+        run(VECTOR, dates, **places)
+    assert folder_state(out) == before
+    assert len(change_stub.jobs) == 1

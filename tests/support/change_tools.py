@@ -6,6 +6,7 @@ Nothing here imports numpy or rasterio: they must not meet QGIS's GDAL in one pr
 from __future__ import annotations
 
 import array
+import os
 import random
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class ChangeStub:
         self.error = None
         self.jobs = []
         self.zones = []
+        self.shade = 0  # of the report and the rasters
 
     def __call__(self, job, feedback, **_):
         self.jobs.append(job)
@@ -48,11 +50,20 @@ class ChangeStub:
             raise self.error
         write_polygons(job.outputs["polygons"], self.count)
         source = gdal.Open(job.inputs["before"]["path"])
-        gdal.Translate(job.outputs["mask"], source, bandList=[1], noData=255)
-        kind = {"outputType": gdal.GDT_Float32, "noData": -9999}
-        gdal.Translate(job.outputs["probability"], source, bandList=[1], **kind)
+        scale = {"scaleParams": [[0, 1, self.shade, self.shade + 1]]}
+        rasters = {
+            "mask": {"noData": 255},
+            "probability": {"outputType": gdal.GDT_Float32, "noData": -9999},
+        }
+        for name, kind in rasters.items():
+            path = job.outputs[name]
+            gdal.Translate(f"{path}.part", source, format="GTiff", bandList=[1], **kind, **scale)
+            os.replace(f"{path}.part", path)
+            Path(f"{path}.aux.xml").unlink(missing_ok=True)  # as the worker does
         if "report" in job.outputs:
-            Path(job.outputs["report"]).write_text("<html>stub</html>")
+            part = Path(job.outputs["report"] + ".part")
+            part.write_text(f"<html>stub {self.shade}</html>")
+            part.replace(job.outputs["report"])
         return {
             "outputs": dict(job.outputs),
             "figures": {
