@@ -136,8 +136,7 @@ def open_dates(job: Job, training: Training, track: Track) -> Dates:
             "be learned.",
             "Choose rasters of two dates.",
         )
-    with track.stage("registration", 0.02):
-        _warn_of_shift(scene, track)
+    _warn_of_shift(scene, track)
     label = training.labels
     path = check_path(job.inputs[label]["path"], "polygon layer")
     drawn = read_land(str(path), 0.0, scene, track, label.upper(), "polygons")

@@ -60,7 +60,7 @@ def open_folder(job: Job, training: Training, track: Track) -> TileFolder:
         images[name] = _open(
             training, {role: found[name] for role, found in files.items()}, typed, chosen, track
         )
-    for (role, how), count in sorted(chosen.items()):
+    for (role, how), count in sorted(chosen.items(), key=lambda item: training.folders[item[0][0]]):
         track.info(f"Red, green, blue of {count} file(s) in {training.folders[role]}/: {how}.")
     found = TileFolder(training, folder, images, {"FOLDER": folder.name, **bands(typed)})
     _check_units(found)

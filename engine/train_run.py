@@ -251,7 +251,7 @@ def _figures(
             "notes": {"preset": card.preset, "parameters": card.parameters, "status": card.status},
         },
         "bands": bands[named[0].role],
-        "layers": {each.role: str(each.path) for each in named},
+        "layers": {each.role: _shown(each.path, job) for each in named},
         "scaling": {**stretch, "dtype": str(material.first.dtype)},
         "stretch": stretch,
         "crops": {
@@ -266,8 +266,13 @@ def _figures(
         },
         "validation": dict(card.figures),
         "params_used": {**job.params, "bands": bands, "device": device},
-        "inputs": provenance.files(material.stamps),
+        "inputs": provenance.files(s for s in material.stamps if _shown(s.path, job) != s.path.name),
         "versions": provenance.versions(),
         "device": device,
         "seconds": track.seconds,
     }
+
+
+def _shown(path: Path, job: Job) -> str:
+    """Return a path, of a copy in the scratch folder only the name: the folder is gone after the run."""
+    return path.name if job.scratch and path.is_relative_to(job.scratch) else str(path)
