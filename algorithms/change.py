@@ -8,6 +8,7 @@ When that fails the rasters go too, and what they replaced comes back: all outpu
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -198,7 +199,9 @@ class ChangeAlgorithm(ChangeChecks):
     ) -> str:
         """Write the polygons of REFERENCE to scratch and return the path."""
         source = self.parameterAsSource(parameters, REFERENCE, context)
-        path = os.path.join(self._folder("reference"), "reference.fgb")
+        # log, history and report call it by the file's name
+        name = re.sub(r"[^\w-]+", "_", source.sourceName())[:60] or "reference"
+        path = os.path.join(self._folder("reference"), f"{name}.fgb")
         _, skipped = layers.write_polygons(source, path, context.transformContext(), REFERENCE)
         if skipped:
             self.warn(

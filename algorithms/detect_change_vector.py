@@ -25,8 +25,8 @@ class DetectChangeVector(ChangeAlgorithm):
             QT_TRANSLATE_NOOP(
                 "Kestrel",
                 "Share (0 to 1) of the scene's largest difference from which a pixel counts as changed. "
-                "0 = automatic: Otsu's threshold over the whole scene, which parts it into two groups "
-                "whether something has changed or not.",
+                "0 = automatic: Otsu's threshold over the whole scene, also where EXTENT or AOI let a part "
+                "of it through; it parts the scene into two groups whether something has changed or not.",
             ),
         ),
         MIN_AREA: (

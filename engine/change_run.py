@@ -154,7 +154,7 @@ def find_changes(
     assert ready.plan.factor == 1  # what a mask on the dates' own grid needs
     scene, plan, job = ready.scene, ready.plan, ready.job
     georef, (row, col) = scene.georef, plan.rect[:2]
-    threshold = _otsu(parts, track) if rules.threshold is None else rules.threshold
+    threshold = _automatic(ready, parts, track) if rules.threshold is None else rules.threshold
     least = min_pixels(rules.shape.min_area_m2, georef, scene.height, scene.width)
     polygoniser = Polygoniser(plan.rect[3], min_pixels=least)
     outlines = []
@@ -217,6 +217,18 @@ def _strips(parts: Parts, track: Track) -> Iterator[tuple[int, np.ndarray]]:
             share = FROM + (CLOSING - FROM) * top / dataset.height
             track.progress(share, top, dataset.height, "change", None)
             yield top, dataset.read(1, window=Window(0, top, dataset.width, height))
+
+
+def _automatic(ready: Prepared, parts: Parts, track: Track) -> float:
+    """Return Otsu's threshold over the scene, whatever part of it EXTENT and AOI let through.
+
+    A task that surveys the scene notes it as ``otsu``; where all of the scene is put out it is exact.
+    """
+    scene, region = ready.scene, ready.region
+    whole = region is None or (region.is_rect and ready.plan.rect[2:] == (scene.height, scene.width))
+    if whole or "otsu" not in ready.task.notes:
+        return _otsu(parts, track)
+    return float(ready.task.notes["otsu"])
 
 
 def _otsu(parts: Parts, track: Track) -> float:

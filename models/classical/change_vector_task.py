@@ -4,7 +4,8 @@ Needs no weights and no torch (change_vector.py has the method). Both dates are 
 engine; that the radiometry of the dates is matched first is its affair as well (MATCH_RADIOMETRY). A
 probability here is a length over the longest one that the lattice over the scene shows, and no more
 than 1: what lies between the lattice's blocks can be longer. From where it counts as change is Otsu's
-threshold over all of the scene's probabilities, which the engine takes while it has them.
+threshold over all of the scene's probabilities, which the engine takes while it has them; where it has
+a part of them only, it is read off the same lattice.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..otsu import BINS, otsu
 from ..scaling import stretch_from
 from ..task import Block, Input, SceneInfo, Task, Tiles
 from .change_vector import largest, magnitude
@@ -30,6 +32,8 @@ TILE = 256
 SMALLEST_SIDE = 256
 #: Square metres of the smallest polygon, as for very high resolution.
 MIN_AREA_M2 = 50.0
+#: Bins of the lengths before the longest is known: each of Otsu's has a thousand of them then.
+FINE = BINS * 1024
 MEANING = (
     "The mask says where colours changed most, whatever the cause: seasons, shadows and light count as "
     "much as buildings do. It does not say whether something appeared or went."
@@ -65,14 +69,21 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
 
 
 def scaled(task: Task, blocks: Iterator[Block]) -> Task:
-    """Return ``task`` with probability 1 at the longest change vector of the blocks' valid pixels."""
+    """Return ``task`` with probability 1 at the longest change vector of the blocks' valid pixels.
+
+    Its note ``otsu`` is Otsu's threshold of the blocks' probabilities, for runs that see a part of the scene.
+    """
     longest, pixels = 0.0, 0
+    counts = np.zeros(FINE, np.int64)
     for block in blocks:
         lengths = magnitude(block.image[:BANDS], block.image[BANDS:])[block.valid]
         pixels += lengths.size
         longest = max(longest, float(lengths.max(initial=0.0)))
+        counts += np.bincount(np.minimum(lengths * FINE, FINE - 1).astype(np.int64), minlength=FINE)
     notes = dict(task.notes)
     if longest > 0:
+        share = (np.arange(FINE) + 0.5) / (FINE * longest)
+        notes["otsu"] = otsu(np.bincount(np.minimum(share * BINS, BINS - 1).astype(int), counts))
         notes["longest"] = longest * largest(BANDS, standardised=False)
         notes["log"] = (f"The longest change vector is {notes['longest']:.4g} in units of the stretch.",)
     elif pixels:

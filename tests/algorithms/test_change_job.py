@@ -100,7 +100,7 @@ def test_feature_job_holds_what_was_typed(change_stub, dates, out, tmp_path):
     assert (job.model, job.device) == ("building_change", "cpu")
     assert job.inputs["before"]["bands"] == [3, 2, 1]
     assert job.inputs["after"]["bands"] == [2, 1, 3]
-    assert job.inputs["reference"] == {"path": os.path.join(job.scratch, "reference", "reference.fgb")}
+    assert job.inputs["reference"] == {"path": os.path.join(job.scratch, "reference", "known.fgb")}
     assert job.inputs["zones"] == {"path": os.path.join(job.scratch, "zones", "zones.fgb")}
     assert change_stub.zones == [{"name": "Aldea"}]
     assert job.params == {

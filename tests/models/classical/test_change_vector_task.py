@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from kestrel.engine.run import run_job
 from kestrel.models import registry
+from kestrel.models.otsu import histogram, otsu
 from kestrel.models.task import Block, SceneInfo, Tiles
-from kestrel.tests.support import pair_toys
+from kestrel.tests.support import pair_toys, rasters
 from kestrel.tests.support.jobs import Recorder
 
 SCENE = SceneInfo(300, 300, "uint8", (1.0, 1.0))
@@ -94,3 +96,39 @@ def test_oracle_engine_gives_the_lengths_of_the_whole_scene(tmp_path):
         found = file.read(1)
     wanted = np.sqrt(np.square(dates[1] / 255 - dates[0] / 255).sum(axis=0))
     np.testing.assert_allclose(found, wanted / wanted.max(), atol=2e-6)
+
+
+def test_oracle_survey_knows_otsus_threshold_over_its_blocks():
+    rng = np.random.default_rng(1)
+    before = rng.uniform(0.2, 0.4, (2, 3, 50, 60))
+    after = np.where(rng.random((2, 1, 50, 60)) < 0.1, 0.7, before + 0.02)
+    valid = rng.random((2, 50, 60)) < 0.8
+    task = built().survey(map(block, before, after, valid))
+    [found] = zip(
+        *(task.predict(task.prepare(tiles(*pair))) for pair in zip(before, after, strict=True)), strict=True
+    )
+    exact = otsu(histogram(np.concatenate([each[0][v] for each, v in zip(found, valid, strict=True)])))
+    assert task.notes["otsu"] == pytest.approx(exact, abs=1.5 / 1024)
+
+
+def test_oracle_a_part_is_cut_at_the_threshold_of_the_whole_scene(tmp_path):
+    """Where EXTENT or AOI lets nothing but unchanged ground through, nothing counts as change."""
+    rng = np.random.default_rng(2)
+    before = rng.integers(90, 110, (3, 260, 300)).astype("uint8")
+    after = rng.integers(90, 110, (3, 260, 300)).astype("uint8")
+    after[:, 30:80, 30:90] = 240
+    dates = [rasters.write(tmp_path / f"{n}.tif", image) for n, image in enumerate((before, after))]
+    masks = []
+    x, y = rasters.PLACES["north_up"][1] * (100, 20)
+    east = shapely.box(x, y - 2000, x + 1500, y)
+    for aoi in (None, shapely.intersection(east, shapely.Point(x, y).buffer(1400)).wkt):
+        places = {"mask": tmp_path / "m.tif", "probability": tmp_path / "p.tif"}
+        asked = pair_toys.job(*dates, places, aoi_wkt=aoi, crs_wkt="EPSG:32633" if aoi else None)
+        outcome = run_job(asked, Recorder(), registry.builder("change_vector"))
+        assert outcome.figures["change"]["threshold_source"] == "otsu"
+        with rasterio.open(places["mask"]) as file:
+            masks.append(file.read(1))
+    whole, part = masks
+    assert whole.sum() == 50 * 60
+    assert (part == 0).sum() > 5000
+    assert not (part == 1).any()
