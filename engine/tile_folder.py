@@ -132,9 +132,7 @@ class TileFolder:
                 for role, reader in readers.of(number, every[number]).items():
                     values, valid = reader.read_bands(*window)
                     if role == label:
-                        images[role] = values != 0
-                        # 0 declared as nodata is what a mask of changes says where nothing changed
-                        valid = valid | (values == 0) if every[number][label].validity.nodata == 0 else valid
+                        images[role], valid = _marks(values, valid, every[number][label].validity.nodata)
                     else:
                         images[role] = values if raw else scaled(values, scalings)
                     if not valid.all():
@@ -156,6 +154,21 @@ class TileFolder:
 
 #: What stands for the statistics of bytes, which are stretched from 0 to 255 whatever they are.
 _BYTES = (Statistics(np.array([0, 255], np.uint8), "the data type"),)
+
+
+def _marks(
+    values: np.ndarray, valid: np.ndarray, nodata: float | int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (changed, known), bool (1, H, W), of a label's bands.
+
+    Any band that is not 0 says "changed", a transparent pixel says that nothing did, as an untouched
+    canvas is. 0 declared as nodata is no different from 0; another nodata value is not known.
+    """
+    changed = (values != 0).any(axis=0) & valid.all(axis=0)
+    known = np.isfinite(values).all(axis=0)
+    if nodata not in (None, 0):
+        known &= valid.all(axis=0)
+    return changed[None], known[None]
 
 
 def _held_out(places: Sequence[tuple[int, int, int]], marks: np.ndarray) -> tuple[np.ndarray, int]:

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from rasterio.enums import ColorInterp
+
 from ..models.trainable import Training
 from .bands import check_typed, choose_rgb
 from .drivers import gdal_env, open_dataset
@@ -123,6 +125,8 @@ def _open(
             scene = open_scene(str(file), 1)
             if role != training.labels:
                 scene = _coloured(scene, typed[role], role, chosen, track)
+            else:
+                scene = _drawn(scene)
         image[role] = scene
         first = next(iter(image.values()))
         if (scene.width, scene.height) != (first.width, first.height):
@@ -150,6 +154,14 @@ def _coloured(
         track.warn(warning)
     chosen[key] += 1
     return scene.with_bands(numbers)
+
+
+def _drawn(scene: Scene) -> Scene:
+    """Return a label with all bands but alpha: marks may have any colour."""
+    with gdal_env(), open_dataset(scene.path) as dataset:
+        alpha = [meaning == ColorInterp.alpha for meaning in dataset.colorinterp]
+    numbers = [band for band, clear in enumerate(alpha, 1) if not clear]
+    return scene.with_bands(numbers) if numbers else scene
 
 
 def _check_units(found: TileFolder) -> None:

@@ -80,6 +80,25 @@ def test_feature_geotiffs_of_sixteen_bits_have_one_stretch_over_all_files(tmp_pa
     assert crops.images["changes"].sum() == 4 * 4 * 15
 
 
+def test_feature_labels_of_any_colour_and_what_they_leave_unknown(tmp_path):
+    """A drawing with a clear background; a mask whose 255 means that nobody looked."""
+    for name in ("drawn", "mask"):
+        write_tile(tmp_path / "t", name, date(32, 32, 1), date(32, 32, 2), np.zeros((32, 32), bool))
+    (tmp_path / "t" / "label" / "mask.png").unlink()
+    drawn = np.zeros((4, 32, 32), np.uint8)
+    drawn[1:4, 2:6, 3:9] = 200  # green, blue and opaque
+    drawn[0, 20:25, 20:25] = 90  # left behind under a clear pixel
+    write(tmp_path / "t" / "label" / "drawn.png", drawn, place="bare", driver="PNG")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[18:20, 2:9] = 1
+    mask[5, 30] = 255
+    write(tmp_path / "t" / "label" / "mask.tif", mask, place="bare", nodata=255)
+    crops, _ = kept(folder_inputs(tmp_path / "t"), tmp_path)
+    labels = crops.images["changes"][:, 0]
+    assert len(labels) == 4 + 3  # the crop of the second tile's upper right corner is left out
+    assert labels.sum(axis=(1, 2)).tolist() == [24, 0, 0, 0, 0, 14, 0]
+
+
 def remove(folder):
     (folder / "B" / "site_2.png").unlink()
 
