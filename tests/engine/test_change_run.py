@@ -10,7 +10,8 @@ import shapely
 from affine import Affine
 from kestrel.engine import change_run
 from kestrel.engine.change_reference import Confusion
-from kestrel.engine.errors import EngineError
+from kestrel.engine.errors import Cancelled, EngineError
+from kestrel.engine.polygons import Polygoniser
 from kestrel.engine.run import run_job
 from kestrel.models.otsu import histogram, otsu
 from kestrel.tests.support import pair_toys as toys
@@ -300,6 +301,25 @@ def test_faults_failure_keeps_the_old_files(two, tmp_path, monkeypatch):
     monkeypatch.setattr(change_run, "write_features", full)  # after the mask is complete
     with pytest.raises(EngineError, match="disk is full"):
         run(*two, tmp_path, threshold=0.7)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == old
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Polygoniser, "put"), (change_run, "polygon_features")])
+def test_fault_21_cancel_after_the_tiles(two, tmp_path, monkeypatch, owner, name):
+    """While outlines are found or shaped: the old files stay and no part is left."""
+    run(*two, tmp_path)
+    old = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    events, work = Recorder(), getattr(owner, name)
+
+    def cancelled(*args):
+        events.cancel.set()
+        return work(*args)
+
+    monkeypatch.setattr(owner, name, cancelled)
+    places = {"mask": "m.tif", "probability": "p.tif", "polygons": "c.fgb"}
+    asked = toys.job(*two, {role: tmp_path / file for role, file in places.items()}, threshold=0.7)
+    with pytest.raises(Cancelled):
+        run_job(asked, events, toys.builder(blobs))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == old
 
 
