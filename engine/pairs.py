@@ -152,7 +152,8 @@ def _date(text: str) -> str:
     if not found or not ("01" <= found[2] <= "12" and "01" <= found[3] <= "31"):
         return ""
     day = "-".join(found.groups()[:3])
-    return day if found[4] is None else f"{day} {found[4]}:{found[5]}:{found[6] or '00'}"
+    time = "" if found[4] is None else f"{found[4]}:{found[5]}:{found[6] or '00'}"
+    return day if time in ("", "00:00:00") else f"{day} {time}"  # midnight stands for no time
 
 
 def _movable(found: Registration | None, first: Layer, second: Layer) -> Registration:

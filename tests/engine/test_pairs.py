@@ -336,6 +336,10 @@ def test_feature_dates_come_from_the_files(tmp_path, two):
     outcome, _ = toys.run(*two, tmp_path / "out.tif", events=events)
     assert outcome.figures["dates"] == {"before": "2019-07-01 10:20:30", "after": "2015-07-01 09:00:00"}
     assert "BEFORE a.tif is of 2019-07-01 10:20:30" in warnings_of(events)
+    # QGIS and many programs write midnight where they know the day only
+    typed = {"date_before": "2014-07-01T00:00:00", "date_after": "20150701"}
+    outcome, _ = toys.run(*two, tmp_path / "out.tif", **typed)
+    assert outcome.figures["dates"] == {"before": "2014-07-01", "after": "2015-07-01"}
 
 
 def test_oracle_both_dates_reach_the_survey(tmp_path, two):
