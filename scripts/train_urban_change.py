@@ -35,7 +35,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="the folder given to train_building_change.py")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--preset", choices=PRESETS, default="small")
     parser.add_argument("--seed", type=int, default=0)
@@ -51,7 +51,7 @@ def main() -> None:
     for name, scored, chosen in runs:
         pairs = as_pairs(sites, scored, chosen)
         sampler = Sampler(pairs.only(TRAINING), args.crop, 8, args.seed, SENTINEL2)
-        config = TrainConfig(network=PRESETS[args.preset], steps=args.steps, seed=args.seed, validations=10)
+        config = TrainConfig(network=PRESETS[args.preset], steps=args.steps, seed=args.seed, validations=3)
         result = train(sampler, config, args.folder / "urban" / name, validation=pairs.only(VALIDATION))
         LOG.info("%s without %s: %.0f s, best %s", name, ", ".join(scored), result.seconds, result.best)
 
