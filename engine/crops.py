@@ -137,16 +137,15 @@ def split(places: Sequence[tuple[int, int]], marks: np.ndarray | None = None) ->
         if len(blocks) < ENOUGH_BLOCKS and side != BLOCK_SIDES[-1]:
             continue
         fold = (blocks[:, 0] + 2 * blocks[:, 1]) % FOLDS
-        # all in one fold, a single diagonal of blocks, say: by their order
+        # all, or all marks, in one fold - a single diagonal of blocks, say: by their order
         for folds in (fold, np.arange(len(blocks)) % FOLDS):
             held_out = hold_out(folds[of_crop.ravel()], marks)
-            if held_out is not None:
-                break
-        if found is None:
-            found, block = held_out, side
-        if held_out is not None and _marked_both(held_out, marks):
-            found, block = held_out, side
-            break
+            if held_out is None:
+                continue
+            if found is None:
+                found, block = held_out, side
+            if marked_both(held_out, marks):
+                return held_out, side
     return (np.zeros(len(at), bool) if found is None else found), block
 
 
@@ -163,13 +162,13 @@ def hold_out(fold: np.ndarray, marks: np.ndarray | None = None) -> np.ndarray | 
         away = abs(mine.mean() - 1 / FOLDS)
         if marks is not None and marks.any():
             away += abs(marks[mine].sum() / marks.sum() - 1 / FOLDS)
-        rank = (not _marked_both(mine, marks), float(away))
+        rank = (not marked_both(mine, marks), float(away))
         if rank < least:
             found, least = mine, rank
     return found
 
 
-def _marked_both(held_out: np.ndarray, marks: np.ndarray | None) -> bool:
+def marked_both(held_out: np.ndarray, marks: np.ndarray | None) -> bool:
     """Whether both parts hold some of what is looked for; True where nothing is."""
     return marks is None or bool(marks[held_out].any() and marks[~held_out].any())
 

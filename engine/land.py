@@ -76,7 +76,8 @@ def read_land(
 ) -> Land:
     """Read a polygon layer, keep what touches the scene, widen it; raises EngineError.
 
-    ``label``, ``content``: what messages call the layer and what it shows.
+    ``label``, ``content``: what messages call the layer and what it shows; without ``content`` nobody is
+    warned where nothing is left.
     """
     file = check_path(path, "polygon layer")
     with file.open("rb") as stream:
@@ -112,7 +113,7 @@ def read_land(
         track.warn(f"{label} {file.name} has no CRS; the raster's is assumed.")
     parts = [_part(shape, crs, around, buffer_m, scene) for shape in shapely.from_wkb(wkb)]
     polygons = np.array([polygon for part in parts for polygon in shapely.get_parts(part)], object)
-    if not len(polygons):
+    if not len(polygons) and content:
         track.warn(f"{label} {file.name} has no {content} on this scene.")
     return Land(polygons, shapely.STRtree(polygons))
 

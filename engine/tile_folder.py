@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..models.trainable import Crops, Training
-from .crops import FOLDS, Cut, collect, hold_out, scaled, split
+from .crops import BLOCK_SIDES, FOLDS, Cut, collect, hold_out, marked_both, scaled, split
 from .errors import EngineError
 from .events import Track
 from .scaling import Scaling
@@ -174,17 +174,19 @@ def _marks(
 def _held_out(places: Sequence[tuple[int, int, int]], marks: np.ndarray) -> tuple[np.ndarray, int]:
     """Return bool (N,), True for validation, and the side of a block, 0 for whole images.
 
-    A run of images that follow each other by name: tiles of one scene mostly do, and look alike. One
-    image alone is split into blocks.
+    A run of images that follow each other by name: tiles of one scene mostly do, and look alike. Where
+    that leaves a part without marks - one image alone, or changes in one only - blocks of images.
     """
     images = sorted({image for image, _, _ in places})
-    if len(images) < 2:
-        return split([(row, col) for _, row, col in places], marks)
     groups = min(FOLDS, len(images))
     fold = {image: number * groups // len(images) for number, image in enumerate(images)}
     held_out = hold_out(np.array([fold[image] for image, _, _ in places]), marks)
-    assert held_out is not None, "two images make two groups"
-    return held_out, 0
+    if held_out is not None and marked_both(held_out, marks):
+        return held_out, 0
+    # one below the other, so that no block holds crops of two images
+    rows = 1 + max((row for _, row, _ in places), default=0)
+    step = -(-rows // BLOCK_SIDES[0]) * BLOCK_SIDES[0]
+    return split([(image * step + row, col) for image, row, col in places], marks)
 
 
 class _Open:

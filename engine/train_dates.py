@@ -139,7 +139,7 @@ def open_dates(job: Job, training: Training, track: Track) -> Dates:
     _warn_of_shift(scene, track)
     label = training.labels
     path = check_path(job.inputs[label]["path"], "polygon layer")
-    drawn = read_land(str(path), 0.0, scene, track, label.upper(), "polygons")
+    drawn = read_land(str(path), 0.0, scene, track, label.upper(), content="")
     if not len(drawn.parts):
         raise EngineError(
             "parameter",

@@ -26,10 +26,10 @@ from .tile_folder import TileFolder
 from .train_dates import bands
 from .train_material import check_roles, naming
 
-#: Files beside rasters that are none: georeference, statistics, styles, notes of data sets.
+#: Files beside rasters that are none: georeference, statistics, styles, notes of data sets, weights.
 BESIDE = frozenset(
     ".aux .bpw .cpg .csv .db .dbf .gfw .hdr .html .ini .j2w .jgw .jpgw .json .lst .md .msk .ovr .pgw .pngw "
-    ".prj .qml .qmd .tab .tfw .tifw .tsv .txt .wld .xml .yaml .yml".split()
+    ".prj .qml .qmd .safetensors .tab .tfw .tifw .tsv .txt .wld .xml .yaml .yml".split()
 )
 
 

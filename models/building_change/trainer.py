@@ -360,7 +360,7 @@ def _digest(arrays: Any) -> str:
     """Return a hash of arrays' or tensors' values."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

@@ -94,6 +94,13 @@ def test_feature_nodata_of_either_date_leaves_a_crop_out(tmp_path):
     np.testing.assert_array_equal(crops.images["changes"], tiles(drawn(48, 64)[None])[keep])
 
 
+def test_feature_changes_on_one_diagonal_of_blocks_are_split_too():
+    """Of 4 x 2 crops, each a block, the first and the last are of one fold by the knight's move."""
+    places = [(row, col) for row in range(4) for col in range(2)]
+    validation, _ = split(places, np.array([9.0, 0, 0, 0, 0, 0, 0, 9.0]))
+    assert validation[0] != validation[-1]
+
+
 @pytest.mark.parametrize("corner", [(0, 0), (11, 3), (5, 11)])
 def test_property_both_parts_hold_changes_where_blocks_allow(corner):
     places = [(row, col) for row in range(12) for col in range(12)]

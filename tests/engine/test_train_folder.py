@@ -28,6 +28,7 @@ def folder(tmp_path):
 def test_oracle_crops_are_the_tiles_pixels_and_whole_images_are_held_out(folder, tmp_path):
     (folder / "A" / "site_1.png.aux.xml").write_text("<x/>")
     (folder / "label" / "readme.txt").write_text("made by hand")
+    (folder / "B" / "own.safetensors").write_text("of an earlier training")
     crops, events = kept(folder_inputs(folder), tmp_path)
     assert crops.images["before"].shape == (6 * 6, 3, 16, 16)
     assert [crops.images[role].dtype for role in ("before", "changes")] == [np.uint8, np.uint8]
@@ -49,13 +50,18 @@ def test_oracle_crops_are_the_tiles_pixels_and_whole_images_are_held_out(folder,
     assert any("by whole images" in text for text in said)
 
 
-def test_feature_one_image_is_split_into_blocks(tmp_path):
+@pytest.mark.parametrize("empty", [0, 2])
+def test_feature_changes_in_one_image_only_are_split_into_blocks(tmp_path, empty):
     label = np.zeros((128, 128), bool)
     label[::20, ::20] = True
-    write_tile(tmp_path / "one", "a", date(128, 128, 1), date(128, 128, 2), label)
-    crops, events = kept(folder_inputs(tmp_path / "one"), tmp_path)
-    assert 0 < crops.validation.sum() < 32
-    assert any("in blocks of 32 pixels" in text for _, text in events.lines)
+    for name in "abc"[: 1 + empty]:
+        write_tile(tmp_path / "t", name, date(128, 128, 1), date(128, 128, 2), label & (name == "a"))
+    crops, events = kept(folder_inputs(tmp_path / "t"), tmp_path)
+    assert 0.1 < crops.validation.mean() < 0.35
+    changed = crops.images["changes"].any(axis=(1, 2, 3))
+    assert changed[crops.validation].any()
+    assert changed[~crops.validation].any()
+    assert any("in blocks of" in text for _, text in events.lines)
 
 
 def test_feature_geotiffs_of_sixteen_bits_have_one_stretch_over_all_files(tmp_path):
