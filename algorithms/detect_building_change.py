@@ -32,9 +32,12 @@ class DetectBuildingChange(NetworkChecks, ChangeAlgorithm):
             QT_TRANSLATE_NOOP("Kestrel", "Resample to the pixel size of the weights"),
             QT_TRANSLATE_NOOP(
                 "Kestrel",
-                "Not available in this version: the network runs on the grid of the earlier date. Where its "
-                "pixels are more than twice or less than half as large as those on the weights' card, warp "
-                "both rasters to that size first.",
+                "Off: the network runs on the grid of the earlier date. On: both rasters are brought to the "
+                "pixel size that the weights were trained on, the middle of the card's range, and the "
+                "probabilities back to the grid of the earlier date (bilinear), on which all outputs lie. "
+                "Finer pixels than the raster's show no more, but buildings then have the size that the "
+                "network knows. Where sizes agree within 5 % nothing is resampled; more than 16 times apart "
+                "is refused. It takes as long as rasters of that pixel size.",
             ),
         ),
         THRESHOLD: (
@@ -110,12 +113,7 @@ class DetectBuildingChange(NetworkChecks, ChangeAlgorithm):
         self.add_outputs()
 
     def own_problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
-        """Check what this version cannot do, batch and weights."""
-        if self.parameterAsBool(parameters, RESAMPLE, context):
-            return tr(
-                "RESAMPLE is not available in this version; leave it off, or warp both rasters to the pixel "
-                "size of the weights first (gdal:warpreproject)."
-            )
+        """Check batch and weights."""
         return self.network_problem(parameters, context)
 
     def own_params(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
@@ -124,6 +122,8 @@ class DetectBuildingChange(NetworkChecks, ChangeAlgorithm):
         for name in (TILE, OVERLAP):
             if not given(parameters, name):
                 params[name.lower()] = 0
+        if self.parameterAsBool(parameters, RESAMPLE, context):
+            params["resample"] = True
         return params
 
 

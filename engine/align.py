@@ -114,7 +114,7 @@ class Layer:
                     self.grid,
                     (row + top + self.shift[1], col + left + self.shift[0]),
                     (part[1].stop - top, part[2].stop - left),
-                    (_samples(self.finer[0]), _samples(self.finer[1])),
+                    (samples_for(self.finer[0]), samples_for(self.finer[1])),
                     values,
                 )
                 if answer is not None:
@@ -176,7 +176,8 @@ def _whole_pixels(shape: shapely.Geometry) -> Rect | None:
     return (row, col, end_row - row, end_col - col) if end_row > row and end_col > col else None
 
 
-def _samples(finer: float) -> int:
+def samples_for(finer: float) -> int:
+    """Return how many samples along an axis stand for a pixel with ``finer`` source pixels in it."""
     return 1 if finer < FINER else min(MOST_SAMPLES, math.ceil(finer))
 
 

@@ -204,6 +204,13 @@ def _registration(report: Report, figures: Mapping[str, Any]) -> None:
             for role, each in layers.items()
         ],
     )
+    grid = figures["network_grid"]
+    if grid is not None:
+        width, height = grid["size"]
+        report.paragraph(
+            f"The network ran on {width} x {height} pixels of {grid['pixel_m']:.3g} m over the common "
+            "ground; its probabilities were resampled to the earlier date's grid."
+        )
     if figures["radiometry_matched"]:
         report.paragraph("The later date's values were matched to the earlier one's, over the whole overlap.")
 

@@ -9,7 +9,8 @@ Inputs: ``before``, ``after``: ``{"path", "bands"}``; ``reference`` (optional): 
 Params beside those of every raster run (``align``, ``match_radiometry``, ``stretch_min``,
 ``stretch_max``, ``date_before``, ``date_after``, ``tile``, ``overlap``, ``batch``, ``cog``): ``threshold``
 0..1 (0 or missing = the task's, which may be Otsu's), ``min_area`` in m2 (-1 or missing = the task's, 0 =
-none), ``simplify`` in m (0), ``regularise`` (false), ``max_hole`` in m2 (0), ``resample`` (only false).
+none), ``simplify`` in m (0), ``regularise`` (false), ``max_hole`` in m2 (0), ``resample`` (false;
+true: the network runs at its own pixel size, network_grid.py, and ``tile`` of a polygon counts its tiles).
 
 Outputs: ``mask`` (GeoTIFF, uint8: 1 change, 0 none, 255 nodata) and ``probability`` (GeoTIFF, float32,
 nodata -9999), both always; ``polygons`` (FlatGeobuf with polygons_features.POLYGON_FIELDS) and ``report``
@@ -41,7 +42,6 @@ from ..models.task import Task
 from .change_reference import ChangeReference, check_change_reference
 from .change_zones import Zones, change_by_zone, read_zones
 from .drivers import gdal_env, open_dataset
-from .errors import EngineError
 from .events import Track
 from .features import Features, write_features
 from .finish import change_mask
@@ -82,12 +82,6 @@ class Rules:
 
 def change_rules(params: Mapping[str, Any], task: Task) -> Rules:
     """Read a Job's parameters; raises EngineError naming the one that does not fit."""
-    if params.get("resample"):
-        raise EngineError(
-            "parameter",
-            "RESAMPLE is not available yet: the network runs on BEFORE's grid.",
-            "Set RESAMPLE to false, or resample both rasters to the weights' pixel size first.",
-        )
     threshold: float | None = float(number(params, "threshold", 0, 0, 1))
     source = "parameter"
     if not threshold:
@@ -180,7 +174,8 @@ def find_changes(
     days = dates(scene, job.params)
     made_by = model(ready.task, job.model)["id"]
     labels = Labels(ready.task.outputs[0], days["before"] or None, days["after"] or None, made_by)
-    features = polygon_features(every, georef, plan.grid, rules.shape, labels, track.check)
+    tiles, steps = ready.tiled.plan.grid, (1.0, 1.0) if ready.grid is None else ready.grid.steps
+    features = polygon_features(every, georef, tiles, rules.shape, labels, track.check, steps)
     if "polygons" in job.outputs:
         write_features(parts.path("polygons"), features, georef, "change")
     _tell(changed, valid, threshold, rules, track)

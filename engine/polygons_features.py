@@ -65,9 +65,11 @@ def polygon_features(
     rules: ShapeRules,
     labels: Labels,
     look: Callable[[], None] = lambda: None,
+    steps: tuple[float, float] = (1.0, 1.0),
 ) -> Features:
     """Return the features of all outlines of a scene, ids from 1 in their order.
 
+    ``grid``: of the tiles, whose pixels are ``steps`` (x, y) pixels of the outlines wide and high.
     ``look`` is called now and then and may raise to stop.
     """
     points = _inner_points(outlines.polygons)
@@ -91,7 +93,7 @@ def polygon_features(
         "p_max": outlines.p_max,
         "date1": _same(labels.date1, count),
         "date2": _same(labels.date2, count),
-        "tile": tiles_of(_inner_points(polygons), grid),
+        "tile": tiles_of(_inner_points(polygons) / np.array(steps), grid),
         "model": _same(labels.model, count),
     }
     placed = to_layer(polygons, georef)

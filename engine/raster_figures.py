@@ -33,7 +33,7 @@ def run_figures(
     ready: Prepared, written: Written, counts: Counts, batch: int, track: Track
 ) -> dict[str, Any]:
     """Return the figures of CONTRACTS.md, section 5, all that JSON can hold."""
-    plan, scene, task, finisher = ready.plan, ready.scene, ready.task, ready.finisher
+    plan, scene, task, finisher = ready.tiled.plan, ready.scene, ready.task, ready.finisher
     total = len(plan.grid)
     stretch = {
         "mode": ready.scalings[0].mode,
@@ -64,7 +64,7 @@ def run_figures(
         "scaling": {**stretch, "dtype": str(scene.dtype)},
         "stretch": stretch,
         "display": {"low": [low for low, _ in ready.display], "high": [high for _, high in ready.display]},
-        "size": list(reversed(plan.shape)),
+        "size": list(reversed(ready.plan.shape)),
         "model": provenance.model(task, ready.job.model),
         "params_used": used,
         "inputs": provenance.inputs(scene),
@@ -77,6 +77,7 @@ def run_figures(
     if isinstance(scene, Joined):
         figures["layers"] = layer_figures(scene)
         figures["dates"] = dates(scene, ready.job.params)
+        figures["network_grid"] = None if ready.grid is None else ready.grid.figures()
         figures["registration"] = None if scene.registration is None else scene.registration.figures()
         figures["radiometry_matched"] = any(isinstance(each, Matched) for each in ready.scalings)
     if isinstance(finisher, Restored):

@@ -207,11 +207,14 @@ def whole_pixels(region: Region, scene: Scene) -> Region:
     return Region(shape, rect)
 
 
-def log_raster_estimate(plan: RasterPlan, scene: Scene, channels: int, disk: int, track: Track) -> None:
-    """Say before the start what the run takes; ``disk``: bytes at the worst."""
-    height, width = plan.shape
-    panels = -(-width // plan.panel)
-    memory = column_bytes(channels, plan.grid.tile[0] * plan.factor, scene.count) * min(width, plan.panel)
+def log_raster_estimate(
+    output: RasterPlan, plan: RasterPlan, scene: Scene, channels: int, disk: int, track: Track
+) -> None:
+    """Say before the start what the run takes; ``plan``: of the tiles; ``disk``: bytes at the worst."""
+    height, width = output.shape
+    wide = plan.shape[1]
+    panels = -(-wide // plan.panel)
+    memory = column_bytes(channels, plan.grid.tile[0] * plan.factor, scene.count) * min(wide, plan.panel)
     tiles = len(plan.tiles(plan.output))
     track.info(
         f"{scene.path.name}: output of {width} x {height} pixels, {tiles} of {len(plan.grid)} tiles of "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from .job import Job
 from .joined import Joined
 from .loop import telling_how_far
 from .matching import pair_stretch
+from .network_grid import NetworkGrid, plan_network
 from .plan import number
 from .raster_plan import RasterPlan, plan_raster
 from .region import Region
@@ -34,7 +35,8 @@ CHANGE_OUTPUTS = ("mask", "probability", "polygons")
 class Prepared:
     """Everything a piece needs to know; the same on every machine that prepares the same Job.
 
-    ``display``: for each band the raw values that a viewer shows as black and white.
+    ``display``: for each band the raw values that a viewer shows as black and white. ``network``: the same
+    run on the grid that the network runs on, None where that is this one's; ``grid``: how the two lie.
     """
 
     job: Job
@@ -47,6 +49,13 @@ class Prepared:
     finisher: Finisher
     display: tuple[tuple[float, float], ...]
     tile: int
+    network: Prepared | None = None
+    grid: NetworkGrid | None = None
+
+    @property
+    def tiled(self) -> Prepared:
+        """Return the run whose tiles are run."""
+        return self.network or self
 
     @property
     def batch(self) -> int:
@@ -89,7 +98,13 @@ def prepare(
         track.warn(text)
     finisher = finisher_for(job, scene, plan, task, scalings)
     shown = display(scalings, statistics)
-    return Prepared(job, scene, region, task, device, scalings, plan, finisher, shown, tile)
+    ready = Prepared(job, scene, region, task, device, scalings, plan, finisher, shown, tile)
+    there = plan_network(scene, task, job.params, region, tile)
+    if there is None:
+        return ready
+    answered = Answered(there.scene, there.plan, task, ["scores"])
+    network = replace(ready, scene=there.scene, region=there.region, plan=there.plan, finisher=answered)
+    return replace(ready, network=network, grid=there.grid)
 
 
 def _match(job: Job, task: Task) -> bool:

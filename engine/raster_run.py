@@ -17,16 +17,18 @@ import numpy as np
 from ..models.task import Builder, Task
 from .errors import EngineError
 from .events import Track
-from .finish import change_mask
+from .finish import Written, change_mask
 from .forward import TileTooLarge
 from .job import Job
 from .loop import TILES_TO
+from .network_grid import network_size, plan_network
+from .network_run import run_on_network_grid, scratch_bytes
 from .output_checks import check_space
 from .parts import Parts
 from .plan import number
 from .quality import compare
 from .raster_figures import file_tags, run_figures
-from .raster_pieces import Counts, run_piece
+from .raster_pieces import Counts, Sink, run_piece
 from .raster_plan import Piece, RasterPlan, log_raster_estimate, plan_raster, snapped
 from .raster_prepare import Prepared, asks_for_change, finisher_for, prepare
 from .raster_profile import size_bound
@@ -58,7 +60,7 @@ def run_rasters(
         except TileTooLarge:
             tile = tile or int(number(job.params, "tile", 0, 0, 16384)) or task.tile
             # on a small raster the model has seen no more than this
-            side = -(-max(scene.height, scene.width) // task.multiple) * task.multiple
+            side = -(-max(network_size(scene, task, job.params)) // task.multiple) * task.multiple
             tile = _smaller(min(tile, side), task)
             track.warn(f"There was not enough memory; starting again with tiles of {tile} pixels.")
 
@@ -110,12 +112,18 @@ def _run(
         with ExitStack() as stack:
             writers = _open_writers(ready, parts, track, stack)
             sink = Writers(writers, ready.plan)
-            if executor is None:
-                batch = run_piece(ready, ready.plan.output, sink, written, counts, track, threads)
-            else:
+
+            def tiles(run: Prepared, sink: Sink, written: Written) -> int:
+                if executor is None:
+                    return run_piece(run, run.plan.output, sink, written, counts, track, threads)
                 from .units import run_units  # which needs this module
 
-                batch = run_units(ready, executor, builder, sink, written, counts, track)
+                return run_units(run, executor, builder, sink, written, counts, track)
+
+            if ready.network is None:
+                batch = tiles(ready, sink, written)
+            else:
+                batch = run_on_network_grid(ready, tiles, sink, written, track)
             if written.marks.needed and written.marks.value is not None:
                 writers["raster"].declare_nodata(written.marks.value)
             for place, writer in enumerate(writers.values()):
@@ -168,9 +176,14 @@ def _check_room(
     for name, target in targets.items():
         folder = parts.final(name).parent
         folders[folder] = folders.get(folder, 0) + size_bound(target)
+    there = plan_network(scene, task, job.params, region, tile)
+    if there is not None:
+        folder = parts.final(next(iter(job.outputs))).parent
+        folders[folder] = folders.get(folder, 0) + scratch_bytes(there.plan.output, len(task.outputs))
     for folder, needed in folders.items():
         check_space(folder, needed, f"The output of {scene.path.name}")
-    log_raster_estimate(plan, scene, len(task.outputs), sum(folders.values()), track)
+    run = plan if there is None else there.plan
+    log_raster_estimate(plan, run, scene, len(task.outputs), sum(folders.values()), track)
 
 
 def _open_writers(ready: Prepared, parts: Parts, track: Track, stack: ExitStack) -> dict[str, RasterWriter]:

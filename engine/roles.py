@@ -16,6 +16,7 @@ from .errors import EngineError
 from .events import Track
 from .job import Job
 from .joined import Joined, joined
+from .network_grid import network_grid, network_size, tell_network_grid
 from .pairs import SENSOR_FACTOR, warn_of_pair
 from .reference import same_crs, unit_kind
 from .scene import Scene, open_scene
@@ -46,10 +47,13 @@ def settle(task: Task, scene: Joined, job: Job, track: Track) -> Joined:
     Raises EngineError for layers that do not fit the task or each other.
     """
     _check_roles(task, scene)
-    if min(scene.height, scene.width) < task.smallest:
+    height, width = network_size(scene, task, job.params)
+    if min(height, width) < task.smallest:
+        grid = network_grid(scene, task, job.params)
+        of = "" if grid is None else f" of {grid.gsd:.3g} m"
         raise EngineError(
             "input",
-            f"{scene.title} share {scene.width} x {scene.height} pixels; at least {task.smallest} along each "
+            f"{scene.title} share {width} x {height} pixels{of}; at least {task.smallest} along each "
             "side are needed.",
             "Choose larger rasters of the same ground.",
         )
@@ -63,6 +67,7 @@ def settle(task: Task, scene: Joined, job: Job, track: Track) -> Joined:
             track.info(_resampled(chosen.layers[0], layer))
     if chosen.georef.crs is None:
         track.warn(f"{chosen.title} have no CRS: their pixels are laid on each other by coordinates alone.")
+    tell_network_grid(chosen, task, job.params, track)
     if not task.pair:
         return chosen
     _check_values(task, chosen, job.params)

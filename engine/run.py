@@ -134,7 +134,8 @@ def look(job: Job, track: Track, builder: Builder | None) -> tuple[Scene, Region
                 track.warn(note)
         elif scene.georef.crs is None and not isinstance(scene, Joined):
             track.warn(f"{scene.path.name} has no CRS, so the output has none either.")
-        _warn_of_pixel_size(task, scene, track)
+        if not job.params.get("resample"):  # else roles.py tells what becomes of it
+            _warn_of_pixel_size(task, scene, track)
         for text in task.notes.get("warnings", ()):
             track.warn(text)
     if isinstance(scene, Joined) and task.pair:

@@ -206,7 +206,7 @@ def run_unit(unit: Unit, folder: str, piece: Piece) -> UnitResult:
     """Run one unit wherever the executor put it; the model is built once for each process and Job."""
     events = _Silent(Path(folder))
     with _PREPARING:  # threads of one process share it
-        ready = _prepared(unit, Track(events))
+        ready = _prepared(unit, Track(events)).tiled
     track = Track(events)
     store, written, counts = _Store(Path(folder)), ready.finisher.start(), Counts()
     batch = run_piece(ready, piece, store, written, counts, track, threads=True)

@@ -64,7 +64,6 @@ CASES = {
     "extent": (VECTOR, {"EXTENT": "1,1,1,1"}, "EXTENT 1,1,1,1 is no area"),
     "reference gone": (VECTOR, {"REFERENCE": "/no/such.gpkg"}, "REFERENCE: /no/such.gpkg is no layer"),
     "reference lines": (VECTOR, {"REFERENCE": lines}, "REFERENCE: lines holds no polygons"),
-    "resample": (NETWORK, {"RESAMPLE": True}, "RESAMPLE is not available in this version"),
     "batch": (NETWORK, {"BATCH": -1}, "BATCH is -1; it must lie between 0"),
     "weights gone": (NETWORK, {"WEIGHTS": "/no/such.safetensors"}, "/no/such.safetensors"),
     "mask over input": (VECTOR, {"OUTPUT_MASK": "{BEFORE}"}, "OUTPUT_MASK is the same file as BEFORE"),

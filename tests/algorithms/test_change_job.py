@@ -82,6 +82,7 @@ def test_feature_job_holds_what_was_typed(change_stub, dates, out, tmp_path):
         STRETCH_MAX="200",
         MATCH_RADIOMETRY=True,
         ALIGN="shift",
+        RESAMPLE=True,
         THRESHOLD=0.4,
         MIN_AREA=25,
         SIMPLIFY=0.5,
@@ -116,6 +117,7 @@ def test_feature_job_holds_what_was_typed(change_stub, dates, out, tmp_path):
         "stretch_min": [1.0, 2.0, 3.0],
         "stretch_max": [200.0],
         "weights": weights,
+        "resample": True,
         "batch": 2,
     }
     assert job.outputs["mask"] == str(out / "mask.tif")

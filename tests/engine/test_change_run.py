@@ -263,7 +263,7 @@ def test_faults_reference_beside_the_output(two, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"resample": True}, "RESAMPLE is not available yet"),
+        ({"resample": True}, "RESAMPLE: toy_change names no pixel size"),
         ({"threshold": 1.5}, "THRESHOLD must be a number from 0 to 1"),
         ({"min_area": -2}, "MIN_AREA must be a number from -1"),
     ],
