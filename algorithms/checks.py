@@ -97,7 +97,7 @@ class SceneChecks(KestrelAlgorithm):
         value = self.number(parameters, name, context)
         if low <= value <= high:
             return None
-        return tr("{name} is {value:g}; it must lie between {low:g} and {high:g}.").format(
+        return tr("{name} is {value:.10g}; it must lie between {low:.10g} and {high:.10g}.").format(
             name=name, value=value, low=low, high=high
         )
 

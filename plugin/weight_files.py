@@ -166,7 +166,7 @@ def _file_problem(path: str, names: Iterable[str], label: str) -> str | None:
     if not path.lower().endswith(SUFFIX):
         return tr(
             "{label}: {typed} is neither a {suffix} file nor a known name; "
-            "leave it empty for the default, or use one of: {names}."
+            "leave it empty, or use one of: {names}."
         ).format(label=label, typed=path, suffix=SUFFIX, names=", ".join(sorted(names)) or tr("none"))
     if not os.path.isfile(path):
         return tr("{label}: {path} does not exist; choose an existing {suffix} file.").format(

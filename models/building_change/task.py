@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..device import torch_device, use_threads
 from ..scaling import stretch_from
-from ..task import Card, Input, ModelError, SceneInfo, Task, Tiles
+from ..task import Card, Input, ModelError, Scale, SceneInfo, Task, Tiles
 from ..weights import Weights, check_keys, find_weights, load_into, load_weights
 from .network import SSANet
 from .predict import normalised
@@ -61,7 +61,12 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
     net = build_network(loaded)
     card, name = loaded.card, loaded.path.name
     mean, std = normalisation(card, name)
-    warnings = [MEANING, *_tile_warnings(params.get("tile"), card), *_card_warnings(card)]
+    warnings = [
+        MEANING,
+        *_tile_warnings(params.get("tile"), card),
+        *_card_warnings(card),
+        *_stretch_warnings(card, scale),
+    ]
     use_threads()
     target = torch_device(device)
     net = net.eval().requires_grad_(False).to(target)
@@ -211,3 +216,23 @@ def _card_warnings(card: Card) -> list[str]:
     if card.status == "preliminary":
         return [f"The weights {card.name} {card.version} are preliminary: {card.limits}".rstrip(": ")]
     return []
+
+
+def _stretch_warnings(card: Card, scale: Scale) -> list[str]:
+    """Say which stretch a user's weights learned with, unless it is that of bytes or the one typed."""
+    pairs = card.extra.get("stretch")
+    if not isinstance(pairs, list) or len(pairs) != 3 or not all(map(_is_pair, pairs)):
+        return []
+    learned = tuple(zip(*pairs, strict=True))
+    typed = tuple(values * 3 if len(values) == 1 else values for values in (scale.lows, scale.highs))
+    if set(map(tuple, pairs)) == {(0, 255)} or (scale.lows and np.allclose(typed, learned, rtol=1e-4)):
+        return []
+    low, high = (",".join(f"{value:.6g}" for value in values) for values in learned)
+    return [
+        f"The weights {card.name} learned with STRETCH_MIN={low} and STRETCH_MAX={high}: give the same for "
+        "rasters whose values mean the same."
+    ]
+
+
+def _is_pair(found: Any) -> bool:
+    return isinstance(found, list) and len(found) == 2 and all(map(_finite, found))

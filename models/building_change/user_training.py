@@ -28,6 +28,9 @@ from .weights import GSD, Start, as_stored, describe, read_start
 
 #: Below, validation has one or two crops and a batch repeats itself.
 LEAST_CROPS = 8
+#: Agreement beyond chance below which weights are no use: a network that marks all but a few pixels has an
+#: F1 a little above that of marking everything, and a kappa near 0.
+LEAST_KAPPA = 0.1
 #: Limits of the numbers that are typed: (lowest, highest, default).
 LIMITS: dict[str, tuple[float, float, float]] = {
     "epochs": (1, 10000, 20),
@@ -117,7 +120,7 @@ def _number(params: Mapping[str, Any], name: str) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
     if not good or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
-        raise ModelError(f"{name.upper()} is {value!r}; it must be {kind} from {low:g} to {high:g}.")
+        raise ModelError(f"{name.upper()} is {value!r}; it must be {kind} from {low:.10g} to {high:.10g}.")
     return float(value)
 
 
@@ -237,7 +240,7 @@ def _finish(wishes: Wishes, result: Result, held_out: Pairs) -> Trained:
         command="",
         limits="Trained on a user's own rasters and measured on parts of them only.",
         figures={"validation crops of the user's layers": {"crops": len(held_out), **figures}},
-        gsd=GSD,
+        gsd=wishes.start.gsd if wishes.start else GSD,
         note=f"started from {wishes.start.source}" if wishes.start else "started from random numbers",
     )
     share = float(held_out.label.mean())
@@ -281,11 +284,11 @@ def _table(rows: Mapping[str, Confusion]) -> Sequence[Sequence[Any]]:
 
 def _warnings(found: Confusion, everything: Confusion) -> list[str]:
     """Warn of weights that are not worth their name."""
-    if found.f1 > everything.f1:
+    if found.f1 > everything.f1 and found.kappa > LEAST_KAPPA:
         return []
     return [
-        f"On validation crops the weights reach an F1 of {found.f1:.2f}, no better than marking everything "
-        f"({everything.f1:.2f}): train longer, on more changes, or start from BASE_WEIGHTS."
+        f"On validation crops the weights reach an F1 of {found.f1:.2f}, hardly better than marking "
+        f"everything ({everything.f1:.2f}): train longer, on more changes, or start from BASE_WEIGHTS."
     ]
 
 

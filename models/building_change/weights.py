@@ -29,12 +29,13 @@ SCALING = "stretched to 0..1, one stretch for both dates; then the training set'
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to begin from: network's arguments, state, (mean, std) of its input, and their file."""
+    """Weights to begin from: network's arguments, state, (mean, std) of its input, file, pixel sizes in m."""
 
     network: dict[str, Any]
     tensors: dict[str, Tensor]
     normal: tuple[Sequence[float], Sequence[float]]
     source: str
+    gsd: tuple[float, float] = GSD
 
 
 def read_start(typed: str) -> Start:
@@ -52,7 +53,7 @@ def read_start(typed: str) -> Start:
     loaded = load_weights(*find_weights(typed, DEFAULT_WEIGHTS))
     net = build_network(loaded)
     normal = normalisation(loaded.card, loaded.path.name)
-    return Start(net.config, dict(net.state_dict()), normal, loaded.model_id)
+    return Start(net.config, dict(net.state_dict()), normal, loaded.model_id, loaded.card.gsd)
 
 
 def preset_of(network: Mapping[str, Any]) -> str:

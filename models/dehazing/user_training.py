@@ -141,7 +141,7 @@ def _number(params: Mapping[str, Any], name: str) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
     if not good or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
-        raise ModelError(f"{name.upper()} is {value!r}; it must be {kind} from {low:g} to {high:g}.")
+        raise ModelError(f"{name.upper()} is {value!r}; it must be {kind} from {low:.10g} to {high:.10g}.")
     return float(value)
 
 

@@ -93,7 +93,7 @@ CASES = {
     ),
     "weights-name": (
         {"WEIGHTS": "sharp"},
-        r"WEIGHTS: sharp is neither a \.safetensors file nor a known name; leave it empty for the default, "
+        r"WEIGHTS: sharp is neither a \.safetensors file nor a known name; leave it empty, "
         "or use one of: dehazing, dehazing_early, dehazing_pack",
     ),
     "weights-zip": ({"WEIGHTS": a_zip}, r"WEIGHTS: .*a\.safetensors is not a safetensors file"),

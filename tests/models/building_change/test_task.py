@@ -63,6 +63,28 @@ def test_smoke_declares_what_the_specification_says(weights):
     assert any("preliminary" in text for text in task.notes["warnings"])
 
 
+@pytest.mark.parametrize(
+    ("learned", "typed", "told"),
+    [
+        ([[0, 255]] * 3, {}, False),
+        ([[0, 255]] * 3, {"stretch_min": [0.0], "stretch_max": [3000.0]}, False),
+        ([[0, 3000]] * 3, {"stretch_min": [0.0], "stretch_max": [3000.0]}, False),
+        ([[0, 3000]] * 3, {}, True),
+        ([[1.5, 10], [2, 20], [3, 30]], {"stretch_min": [1.5, 2, 3], "stretch_max": [10, 20, 31]}, True),
+        ("no stretch", {}, False),
+    ],
+)
+def test_feature_the_stretch_that_weights_learned_with_is_told(tmp_path, learned, typed, told):
+    net = tools.random_network()
+    path = tmp_path / "own.safetensors"
+    card = tools.card(extra=tools.extra(net, stretch=learned))
+    save_weights(path, net.state_dict(), card, dict(net.named_buffers()))
+    found = [text for text in build(path, **typed).notes["warnings"] if "STRETCH_MIN" in text]
+    assert len(found) == told
+    if told:
+        assert f"STRETCH_MIN={','.join(f'{low:g}' for low, _ in learned)} and STRETCH_MAX=" in found[0]
+
+
 def test_feature_the_answer_is_the_networks_probability(weights):
     path, _, net = weights
     task, batch = build(path), tiles()

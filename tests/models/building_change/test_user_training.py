@@ -106,8 +106,9 @@ def test_oracle_iou_and_kappa_follow_from_precision_recall_and_share(counts):
         assert told == {"iou": 0, "kappa": pytest.approx(0)}
 
 
-def test_feature_weights_no_better_than_marking_everything_warn():
+def test_feature_weights_hardly_better_than_marking_everything_warn():
     everything = Confusion(10, 90, 0, 0)
     assert user_training._warnings(Confusion(8, 2, 2, 88), everything) == []
     (text,) = user_training._warnings(Confusion(0, 0, 10, 90), everything)
-    assert "0.00, no better than marking everything (0.18)" in text
+    assert "0.00, hardly better than marking everything (0.18)" in text
+    assert user_training._warnings(Confusion(10, 85, 0, 5), everything)

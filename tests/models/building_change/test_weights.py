@@ -27,10 +27,11 @@ def card(net, **changes):
 
 def test_save_load_a_described_network(tmp_path):
     net, path = tools.random_network(), tmp_path / "x.safetensors"
-    sha256 = write_weights(path, net, card(net))
+    sha256 = write_weights(path, net, card(net, gsd=(5.0, 20.0)))
     start = read_start(str(path))
     assert start.source == f"x@{sha256[:12]}"
     assert start.network == net.config
+    assert tuple(start.gsd) == (5, 20)
     assert tuple(map(list, start.normal)) == (tools.MEAN, tools.STD)
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(start.tensors[name], tensor, atol=1e-3, rtol=1e-3)
