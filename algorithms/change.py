@@ -67,7 +67,16 @@ RASTERS = {
 #: The role of each date for the worker.
 ROLES = {BEFORE: "before", AFTER: "after"}
 #: What of the worker's figures the history holds beside that of every output.
-FIGURES = ("stretch", "layers", "dates", "registration", "radiometry_matched", "change", "quality")
+FIGURES = (
+    "stretch",
+    "layers",
+    "dates",
+    "registration",
+    "network_grid",
+    "radiometry_matched",
+    "change",
+    "quality",
+)
 
 
 class ChangeAlgorithm(ChangeChecks):

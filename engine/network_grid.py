@@ -1,6 +1,6 @@
 """RESAMPLE: a grid at the pixel size that a network was trained on, over the ground that two dates share.
 
-It has the first layer's corner and orientation; its pixels are squares on the ground. Rasters are laid on
+It has the first layer's corners and orientation; its pixels are squares on the ground. Rasters are laid on
 it as on any grid (align.py); what the network answers there is brought back by network_run.py.
 """
 
@@ -20,7 +20,7 @@ from .align import lay
 from .errors import EngineError
 from .events import Track
 from .joined import Joined
-from .raster_plan import SNAP_PX, RasterPlan, plan_raster
+from .raster_plan import RasterPlan, plan_raster
 from .region import Region, polygons_of
 from .scene import Scene
 
@@ -93,11 +93,9 @@ def network_grid(scene: Scene, task: Task, params: Mapping[str, Any]) -> Network
         )
     if all(1 / NEAR <= step <= NEAR for step in steps):
         return None
-    rows, cols = (
-        max(1, math.ceil(pixels / step - SNAP_PX))
-        for pixels, step in ((scene.height, steps[1]), (scene.width, steps[0]))
-    )
-    return NetworkGrid(gsd, steps, (rows, cols))
+    # whole pixels from edge to edge: 0.2 % of 256 at most, and none is cut off or lies half outside
+    rows, cols = max(1, round(scene.height / steps[1])), max(1, round(scene.width / steps[0]))
+    return NetworkGrid(gsd, (scene.width / cols, scene.height / rows), (rows, cols))
 
 
 def network_size(scene: Scene, task: Task, params: Mapping[str, Any]) -> tuple[int, int]:

@@ -153,6 +153,18 @@ def test_feature_network_with_weights_of_ones_own_runs(pair, out, tmp_path):
     history = json.loads((out / "changes.gpkg.kestrel.json").read_text())
     assert history["change"]["threshold"] == pytest.approx(0.3)
     assert history["model"]["sha256"]
+    # pixels of 1 m for a network of 0.5 m: as many as before, and not the same answers
+    plain = probability.ReadRaster()
+    more["OUTPUT_PROBABILITY"] = str(out / "finer_p.tif")
+    log = run(NETWORK, pair, RESAMPLE=True, OUTPUT=str(out / "finer.gpkg"), **more)
+    assert "RESAMPLE: the network runs on 5" in log
+    assert "Pixel size is" not in log
+    finer = gdal.Open(more["OUTPUT_PROBABILITY"])
+    assert (finer.RasterXSize, finer.RasterYSize) == (280, 260)
+    assert finer.GetGeoTransform() == probability.GetGeoTransform()
+    assert finer.ReadRaster() != plain
+    history = json.loads((out / "finer.gpkg.kestrel.json").read_text())
+    assert history["network_grid"]["pixel_m"] == pytest.approx(0.5)
 
 
 REFUSED = {
