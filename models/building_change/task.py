@@ -206,7 +206,7 @@ def _tile_warnings(typed: Any, card: Card) -> list[str]:
     if typed == card.tile:
         return []
     return [
-        f"The weights {card.name} were measured with tiles of {card.tile} pixels, not {typed:g}: "
+        f"The weights {card.name} are made for tiles of {card.tile} pixels, not {typed:g}: "
         "the network takes statistics over a tile, so probabilities can differ."
     ]
 

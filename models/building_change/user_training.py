@@ -24,7 +24,7 @@ from .metrics import Confusion, Curve
 from .network import PRESETS
 from .predict import change_map
 from .trainer import CHECKPOINT, LEAST_CROP, MULTIPLE, Events, Progress, Result, TrainConfig, train
-from .weights import GSD, Start, as_stored, describe, read_start
+from .weights import GSD, TILE, Start, as_stored, describe, read_start
 
 #: Below, validation has one or two crops and a batch repeats itself.
 LEAST_CROPS = 8
@@ -265,10 +265,21 @@ def _finish(wishes: Wishes, result: Result, held_out: Pairs) -> Trained:
         examples=_examples(held_out, scores, threshold),
         notes=[
             f"One confusion matrix over all pixels of all validation crops, at the threshold {threshold:.3f} "
-            "that does best on them. Epoch and threshold are chosen there, so other ground comes out worse."
+            "that does best on them. Epoch and threshold are chosen there, so other ground comes out worse.",
+            *_tile_notes(wishes.crop),
         ],
         warnings=_warnings(found, everything),
     )
+
+
+def _tile_notes(crop: int) -> list[str]:
+    """Say where the figures' tiles are not those that changes will be searched in."""
+    if crop == TILE:
+        return []
+    return [
+        f"Measured in squares of {crop} pixels; kestrel:detectbuildingchange takes tiles of {TILE}, and the "
+        "network's statistics over them differ a little."
+    ]
 
 
 _COLUMNS = ("loss", "bce", "dice", "f1")

@@ -53,6 +53,7 @@ def test_feature_the_best_epoch_is_kept_and_the_card_says_what_the_file_does(tmp
     (figures,) = loaded.card.figures.values()
     assert figures["f1"] == pytest.approx(f1, abs=2e-3)  # thresholds are counted in bins
     assert trained.examples
+    assert "squares of 32 pixels; kestrel:detectbuildingchange takes tiles of 256" in trained.notes[-1]
     pictures = [image for e in trained.examples for image in (e.before, e.after, e.truth)]
     assert all(image.shape == (3, 32, 32) and 0 <= image.min() < image.max() <= 1 for image in pictures)
     last = trained.history[-1]
