@@ -36,8 +36,9 @@ class DetectBuildingChange(NetworkChecks, ChangeAlgorithm):
                 "pixel size that the weights were trained on, the middle of the card's range, and the "
                 "probabilities back to the grid of the earlier date (bilinear), on which all outputs lie. "
                 "Helps most where the raster is finer. A coarser one shows no more than it did: outlines get "
-                "sharper and false alarms fewer, but faint buildings are missed unless THRESHOLD is lowered. The "
-                "field tile then counts tiles of the finer or coarser grid. Where sizes agree within 5 % nothing is resampled; more than 16 times apart "
+                "sharper and false alarms fewer, but faint buildings are missed unless THRESHOLD is lowered. "
+                "The field tile then counts tiles of the finer or coarser grid. Where sizes agree within 5 % "
+                "nothing is resampled; more than 16 times apart "
                 "is refused. It takes as long as rasters of that pixel size.",
             ),
         ),
