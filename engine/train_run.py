@@ -198,11 +198,16 @@ def _save(
     first = material.first
     pixel_m = first.georef.pixel_m(first.width / 2, first.height / 2)
     size = (pixel_m[0] * pixel_m[1]) ** 0.5 if pixel_m else 0.0
+    card = trained.card
+    if not size:
+        low, high = card.gsd
+        said = f"The pixel size of what it learned from is unknown; {low:g}-{high:g} m is an assumption."
+        card = dataclasses.replace(card, limits=f"{card.limits} {said}")
     card = dataclasses.replace(
-        trained.card,
-        data=(*data, *trained.card.data),
+        card,
+        data=(*data, *card.data),
         command=_command(job, training, material),
-        gsd=(size / GSD_FACTOR, size * GSD_FACTOR) if size else trained.card.gsd,
+        gsd=(size / GSD_FACTOR, size * GSD_FACTOR) if size else card.gsd,
         extra=made,
     )
     sha256 = save_weights(parts.path("weights"), trained.tensors, card, trained.buffers)

@@ -110,7 +110,8 @@ def test_feature_weights_card_and_report(pair, out, home):
     assert [re.split("[ :]", text)[1] for text in epochs] == ["1", "2"]
 
 
-def test_feature_trained_file_removes_haze(pair, out):
+def test_feature_trained_file_removes_haze_and_says_that_its_pixel_size_is_unknown(out, tmp_path):
+    pair = write_pair(tmp_path, place="bare")
     run(training_job(*pair, out))
     job = Job(
         "predict",
@@ -122,7 +123,8 @@ def test_feature_trained_file_removes_haze(pair, out):
     )
     outcome, _ = run(job)
     assert outcome.figures["model"]["id"].startswith("dehazing_own@")
-    assert any("preliminary" in text for text in outcome.warnings)
+    (told,) = (text for text in outcome.warnings if "preliminary" in text)
+    assert "The pixel size of what it learned from is unknown" in told
 
 
 def test_oracle_interrupted_training_ends_with_the_same_weights(pair, tmp_path, home, every_step):
