@@ -265,8 +265,9 @@ def _what() -> list[str]:
         ),
         tr(
             "About a fifth is kept for validation and never learned from: whole blocks of the ground, or "
-            "whole images of FOLDER that follow each other by name. Where the changes allow, both parts "
-            "hold some. The epoch with the best F1 there is kept, and the threshold that does best."
+            "whole images of FOLDER that follow each other by name, blocks of them where one image holds all "
+            "changes. Where the changes allow, both parts hold some. The epoch with the best F1 there "
+            "is kept, and the threshold that does best."
         ),
         tr(
             "In training crops are turned and mirrored, get another light at each date, lie a little apart, "
@@ -285,9 +286,9 @@ def _what() -> list[str]:
 def _output() -> list[str]:
     return [
         tr(
-            "The file is given to kestrel:detectbuildingchange as WEIGHTS, with the same bands and stretch. "
-            "Its card names the layers (not their folders), bands, stretch, seed, parameters and threshold, "
-            "and what validation found over all its pixels: precision, recall, F1, IoU and kappa. Such "
+            "The file is given to kestrel:detectbuildingchange as WEIGHTS, with the same bands and stretch, "
+            "which its log tells. Its card names the layers (not their folders), bands, stretch, seed, "
+            "parameters and threshold, and what validation found over all its pixels: precision, recall, F1, IoU and kappa. Such "
             "weights are marked as preliminary and stand in no list."
         ),
     ]
