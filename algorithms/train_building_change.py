@@ -288,8 +288,8 @@ def _output() -> list[str]:
         tr(
             "The file is given to kestrel:detectbuildingchange as WEIGHTS, with the same bands and stretch, "
             "which its log tells. Its card names the layers (not their folders), bands, stretch, seed, "
-            "parameters and threshold, and what validation found over all its pixels: precision, recall, F1, IoU and kappa. Such "
-            "weights are marked as preliminary and stand in no list."
+            "parameters and threshold, and what validation found over all its pixels: precision, recall, "
+            "F1, IoU and kappa. Such weights are marked as preliminary and stand in no list."
         ),
     ]
 
