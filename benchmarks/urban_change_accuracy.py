@@ -35,6 +35,8 @@ from building_change_accuracy import (
 from kestrel.models.building_change.cities import FOLDS, city_of
 from kestrel.models.building_change.data import Site, load_sites
 from kestrel.models.building_change.metrics import Confusion, Curve
+from kestrel.models.building_change.trainer import CHECKPOINT
+from kestrel.models.training.checkpoint import read_state
 
 PIXEL_M, LEAST_M2 = 10.0, 400.0
 BASELINE = "CVA standardised, 5x5 mean, tuned"
@@ -73,6 +75,14 @@ def joined(rows: Sequence[Row]) -> Row:
     return Row(images, objects, mean)
 
 
+def _is_complete(run: Path) -> bool:
+    """Whether a training came to its end."""
+    if not (run / CHECKPOINT).exists():
+        return False
+    state = read_state(run / CHECKPOINT)
+    return int(state["step"]) >= int(state["config"]["steps"])
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -85,16 +95,25 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     sites = load_sites(args.folder / "pack" / "oscd.npz")
     rows: dict[str, list[Row]] = {}
+    missing = []
     for number, cities in enumerate(FOLDS):
+        if not _is_complete(args.folder / "urban" / f"fold_{number}"):
+            missing += cities
+            continue
         scored = [site for site in sites if city_of(site.name) in cities]
         others = [site for site in sites if city_of(site.name) not in cities]
         for name, method in methods(args.folder / "urban" / f"fold_{number}").items():
             row = measured(method, tuned(method, others), scored, PIXEL_M, LEAST_M2)
             rows.setdefault(name, []).append(row)
     whole = {name: joined(found) for name, found in rows.items()}
-    title = f"OSCD, {len(sites)} cities in {len(FOLDS)} folds, leaving cities out (threshold: mean of folds)"
+    folds = len(next(iter(rows.values()), []))
+    if not folds:
+        raise SystemExit(f"{args.folder / 'urban'} holds no training that came to its end.")
+    title = f"OSCD, {len(sites) - len(missing)} cities in {folds} folds, each left out (threshold: mean)"
     results: dict[str, Any] = {name: row.figures(whole[BASELINE]) for name, row in whole.items()}
     sys.stdout.write(as_table(title, results) + "\n")
+    if missing:
+        sys.stdout.write(f"Not trained without: {', '.join(missing)}.\n")
     if args.json:
         args.json.write_text(json.dumps({title: results}, indent=1), encoding="utf-8")
 

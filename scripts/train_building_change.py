@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Make the shipped building change weights again: ``train_building_change.py FOLDER --seed 0``.
 
-Packs the data (FOLDER/pack), trains (FOLDER/paper, about an hour on two free cores), measures, and writes
+Packs the data (FOLDER/pack), trains (FOLDER/first, then FOLDER/paper, an hour and a half on two free cores),
+measures, and writes
 resources/weights/building_change.safetensors with its card. ``--until ablation`` trains the paper's modules
 one by one at half width (FOLDER/ablation) instead. The same command goes on where it was stopped; what is
 finished is kept.
@@ -39,7 +40,9 @@ def python(*arguments: object, threads: int = 2) -> None:
 def run_stage(folder: Path, pack: Path, stage: Stage) -> None:
     """Train one stage; its checkpoint says whether there is anything left to do."""
     LOG.info("%s: %s", stage.name, " ".join(stage.arguments))
-    typed = [pack, "--out", folder / stage.name, "--threads", stage.threads, *stage.arguments]
+    typed: list[object] = [pack, "--out", folder / stage.name, "--threads", stage.threads, *stage.arguments]
+    if "--init" in stage.arguments:  # what it names lies in the folder
+        typed[-1] = folder / stage.arguments[-1]
     python("-m", "kestrel.models.building_change.train", *typed, threads=stage.threads)
 
 
@@ -52,7 +55,6 @@ def main() -> None:
         "folder", type=Path, help="where data, checkpoints and logs go, such as build/building_change"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="of the shipped training, where time is shorter")
     parser.add_argument("--threads", type=int, default=2, help="of the shipped training")
     parser.add_argument("--until", choices=ENDS, default="release", help="the last stage to run")
     args = parser.parse_args()
@@ -66,8 +68,8 @@ def main() -> None:
             list(pool.map(lambda stage: run_stage(folder / "ablation", pack, stage), ablations()))
         return
     if args.until != "pack":
-        stage = shipped(args.seed, threads=args.threads, **({"steps": args.steps} if args.steps else {}))
-        run_stage(folder, pack, stage)
+        for stage in shipped(args.seed, args.threads):
+            run_stage(folder, pack, stage)
     if args.until == "release":
         python("scripts/release_building_change.py", folder, "--threads", args.threads)
 

@@ -28,10 +28,6 @@ FOLDS: tuple[tuple[str, ...], ...] = (
 CHOOSING = 2
 #: What is drawn at 10 m: no roofs with shadows, and registration is better than a pixel (L1C).
 SENTINEL2 = Mix(stood=0.0, simulated=0.0, built=0.2, shift=0.5)
-#: Metres: half to twice Sentinel-2's 10 m.
-GSD = (5.0, 20.0)
-#: Square metres below which no polygon is made: four pixels.
-MIN_AREA_M2 = 400.0
 
 
 def city_of(site: str) -> str:

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from ..task import ModelError
+from ..training.checkpoint import read_state
 from .data import PLAIN, TRAINING, VALIDATION, Mix, Sampler, load_pairs
 from .network import PRESETS, SSANet
-from .trainer import TrainConfig, train
+from .trainer import CHECKPOINT, Events, Progress, TrainConfig, train
 from .weights import Start, preset_of, read_start
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{switch}", action=argparse.BooleanOptionalAction, default=True, help=words)
     parser.add_argument("--init", default="", help="weights or checkpoint to begin from, of the same preset")
     parser.add_argument("--steps", type=int, default=0, help="the budget; 0 = no limit")
+    parser.add_argument(
+        "--stop-after", type=int, default=0, help="end at this step as an interruption would; 0 = never"
+    )
     parser.add_argument("--minutes", type=float, default=0, help="a limit of time; 0 = none")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=128, help="side of the crops in pixels")
@@ -77,6 +81,11 @@ def begin_from(typed: str, network: Mapping[str, Any]) -> Start:
     return start
 
 
+def _steps_done(out: Path) -> int:
+    """Return how far a training to be resumed has come, 0 where there is none."""
+    return int(read_state(out / CHECKPOINT)["step"]) if (out / CHECKPOINT).exists() else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one training from the command line; returns 1 after an error in one sentence."""
     args = parse(arguments)
@@ -92,6 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         validation = pairs.only(VALIDATION)
         log.info("%d pairs to learn from, %d to choose by", len(sampler.pairs), len(validation))
         start = begin_from(args.init, network) if args.init else None
+        done = _steps_done(args.out) if args.resume else 0
+
+        def heard(now: Progress) -> None:
+            nonlocal done
+            done = now.step
+
         result = train(
             sampler,
             config,
@@ -99,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             validation=validation,
             start=start.tensors if start else None,
             normal=start.normal if start else None,
+            events=Events(heard, lambda: 0 < args.stop_after <= done),
             resume=args.resume,
         )
     except ModelError as error:

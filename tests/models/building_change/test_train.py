@@ -7,7 +7,8 @@ import pytest
 import torch
 from kestrel.models.building_change.data import PLAIN, Sampler
 from kestrel.models.building_change.network import PRESETS, SSANet
-from kestrel.models.building_change.train import main
+from kestrel.models.building_change.recipe import ablations, shipped
+from kestrel.models.building_change.train import main, parse
 from kestrel.models.building_change.trainer import (
     BEST,
     CHECKPOINT,
@@ -159,6 +160,28 @@ def test_feature_command_line_begins_from_weights_of_the_same_network(tmp_path, 
         torch.testing.assert_close(a, b)
     assert main([*begun.replace("--no-ssif", "").split(), "--out", str(tmp_path / "third")]) == 1
     assert "Choose its preset and switches" in caplog.text
+
+
+@pytest.mark.slow
+def test_save_load_stopping_after_a_step_happens_once(tmp_path):
+    typed = f"{pack(tmp_path / 'pack')} --preset small --batch 2 --crop 32 --steps 3 --validations 0"
+    typed += f" --threads {torch.get_num_threads()} --out {tmp_path / 'run'} --stop-after 2"
+    for _ in range(2):  # called again, it is where it was to stop
+        assert main(typed.split()) == 0
+        assert read_state(tmp_path / "run" / CHECKPOINT)["step"] == 2
+
+
+def test_feature_recipe_is_what_the_command_line_takes():
+    first, last = shipped(7)
+    begun = parse(["pack", "--out", first.name, *first.arguments])
+    gone_on = parse(["pack", "--out", last.name, *last.arguments])
+    assert 0 < begun.stop_after < begun.steps
+    assert gone_on.init == f"{first.name}/{CHECKPOINT}"
+    # the rate goes on falling from where the first part left it
+    left = begun.lr * (1 - begun.stop_after / begun.steps) ** POWER
+    assert gone_on.lr == pytest.approx(left, rel=0.05)
+    for stage in ablations():
+        assert parse(["pack", "--out", stage.name, *stage.arguments]).steps
 
 
 def test_exception_command_line_says_one_sentence(tmp_path, caplog):
