@@ -18,7 +18,8 @@ from ..device import torch_device, use_threads
 from ..scaling import stretch_from
 from ..task import Input, ModelError
 from ..trainable import Crops, Example, Moment, Trained, Training
-from ..training.checkpoint import read_state
+from ..training.checkpoint import drop_unreadable
+from ..training.typed import Numbers, read_base, read_numbers
 from .data import Pairs, Sampler, unit
 from .metrics import Confusion, Curve
 from .network import PRESETS
@@ -48,14 +49,9 @@ FOLDERS = dict(zip(ROLES, ("A", "B", "label"), strict=True))
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Wishes(Numbers):
     """What was typed, checked."""
 
-    epochs: int
-    batch: int
-    crop: int
-    learning_rate: float
-    seed: int
     device: str
     start: Start | None
 
@@ -100,37 +96,8 @@ def build(params: Mapping[str, Any], device: str) -> Training:
 
 def read_wishes(params: Mapping[str, Any], device: str) -> Wishes:
     """Check what was typed; raises ModelError in one sentence."""
-    numbers = {name: _number(params, name) for name in LIMITS}
-    crop = int(numbers["crop"])
-    if crop % MULTIPLE:
-        lower = crop // MULTIPLE * MULTIPLE
-        raise ModelError(
-            f"CROP is {crop}; it must be a multiple of {MULTIPLE}, such as {lower} or {lower + MULTIPLE}."
-        )
-    whole = {name: int(numbers[name]) for name in ("epochs", "batch", "seed")}
-    start = _start(str(params.get("base_weights") or ""))
-    return Wishes(crop=crop, learning_rate=numbers["learning_rate"], device=device, start=start, **whole)
-
-
-def _number(params: Mapping[str, Any], name: str) -> float:
-    low, high, default = LIMITS[name]
-    value = params.get(name)
-    value = default if value is None else value
-    whole = name != "learning_rate"
-    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    if not good or (whole and value != int(value)):
-        kind = "a whole number" if whole else "a number"
-        raise ModelError(f"{name.upper()} is {value!r}; it must be {kind} from {low:.10g} to {high:.10g}.")
-    return float(value)
-
-
-def _start(typed: str) -> Start | None:
-    if not typed.strip():
-        return None
-    try:
-        return read_start(typed)
-    except ModelError as error:
-        raise ModelError(f"BASE_WEIGHTS: {error.message}", error.hint) from None
+    numbers = read_numbers(params, LIMITS, MULTIPLE)
+    return Wishes(**vars(numbers), device=device, start=read_base(params, read_start))
 
 
 def learn(
@@ -160,7 +127,7 @@ def learn(
         log_steps=max(1, steps // LINES),
         checkpoint_seconds=30.0,
     )
-    _drop_unreadable(folder / CHECKPOINT)
+    drop_unreadable(folder / CHECKPOINT)
     share = float(held_out.label.mean())
 
     def heard(now: Progress) -> None:
@@ -183,15 +150,6 @@ def learn(
         events=Events(heard, stop),
     )
     return _finish(wishes, result, held_out) if result.complete else None
-
-
-def _drop_unreadable(checkpoint: Path) -> None:
-    """Remove a checkpoint that is none any more: nobody could tell a toolbox to start anew."""
-    if checkpoint.exists():
-        try:
-            read_state(checkpoint)
-        except ModelError:
-            checkpoint.unlink()
 
 
 def _pairs(crops: Crops, validation: bool) -> Pairs:

@@ -21,7 +21,8 @@ from ..device import torch_device, use_threads
 from ..scaling import stretch_from
 from ..task import Input, ModelError
 from ..trainable import Crops, Example, Moment, Trained, Training
-from ..training.checkpoint import read_state
+from ..training.checkpoint import drop_unreadable
+from ..training.typed import Numbers, read_base, read_numbers
 from .data import Pairs, Sampler, simulated_pairs, unit
 from .metrics import Scores, evaluate, fit_bands, interval
 from .network import PRESETS, DWTMANet
@@ -54,16 +55,11 @@ WARMUP = 50
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Wishes(Numbers):
     """What was typed, checked."""
 
     simulate: bool
     preset: str
-    epochs: int
-    batch: int
-    crop: int
-    learning_rate: float
-    seed: int
     device: str
     start: Start | None
 
@@ -107,53 +103,20 @@ def build(params: Mapping[str, Any], device: str) -> Training:
 
 def read_wishes(params: Mapping[str, Any], device: str) -> Wishes:
     """Check what was typed; raises ModelError in one sentence."""
-    numbers = {name: _number(params, name) for name in LIMITS}
-    crop = int(numbers["crop"])
-    if crop % MULTIPLE:
-        lower = crop // MULTIPLE * MULTIPLE
-        raise ModelError(
-            f"CROP is {crop}; it must be a multiple of {MULTIPLE}, such as {lower} or {lower + MULTIPLE}."
-        )
+    numbers = read_numbers(params, LIMITS, MULTIPLE)
     preset = params.get("preset") or "small"
     if preset not in PRESETS:
         raise ModelError(f"PRESET is {preset!r}; it must be one of {', '.join(PRESETS)}.")
     simulate = params.get("simulate", False)
     if not isinstance(simulate, bool):
         raise ModelError(f"SIMULATE is {simulate!r}; it must be true or false.")
-    return Wishes(
-        simulate=simulate,
-        preset=preset,
-        epochs=int(numbers["epochs"]),
-        batch=int(numbers["batch"]),
-        crop=crop,
-        learning_rate=numbers["learning_rate"],
-        seed=int(numbers["seed"]),
-        device=device,
-        start=_start(str(params.get("base_weights") or ""), preset),
-    )
+    start = _fitting(read_base(params, read_start), preset, str(params.get("base_weights") or ""))
+    return Wishes(**vars(numbers), simulate=simulate, preset=preset, device=device, start=start)
 
 
-def _number(params: Mapping[str, Any], name: str) -> float:
-    low, high, default = LIMITS[name]
-    value = params.get(name)
-    value = default if value is None else value
-    whole = name != "learning_rate"
-    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    if not good or (whole and value != int(value)):
-        kind = "a whole number" if whole else "a number"
-        raise ModelError(f"{name.upper()} is {value!r}; it must be {kind} from {low:.10g} to {high:.10g}.")
-    return float(value)
-
-
-def _start(typed: str, preset: str) -> Start | None:
-    """Read the base weights; raises ModelError where they are another model's or preset's."""
-    if not typed.strip():
-        return None
-    try:
-        start = read_start(typed)
-    except ModelError as error:
-        raise ModelError(f"BASE_WEIGHTS: {error.message}", error.hint) from None
-    if start.network != DWTMANet(**PRESETS[preset]).config:
+def _fitting(start: Start | None, preset: str, typed: str) -> Start | None:
+    """Return the base weights; raises ModelError where they are of another preset."""
+    if start is not None and start.network != DWTMANet(**PRESETS[preset]).config:
         theirs = preset_of(start.network)
         raise ModelError(
             f"BASE_WEIGHTS {Path(typed).name} are of the preset {theirs}, but PRESET is {preset}.",
@@ -190,7 +153,7 @@ def learn(
         checkpoint_seconds=30.0,
     )
     watched = _thinned(held_out, WATCHED)
-    _drop_unreadable(folder / CHECKPOINT)
+    drop_unreadable(folder / CHECKPOINT)
 
     def heard(now: Progress) -> None:
         row = {}
@@ -211,15 +174,6 @@ def learn(
         return None
     fitted = own or simulated_pairs(_some(clear, FITTED), TRAIN, seed=wishes.seed)
     return _finish(wishes, crops, result, fitted, _thinned(held_out, SCORED), watched)
-
-
-def _drop_unreadable(checkpoint: Path) -> None:
-    """Remove a checkpoint that is none any more: nobody could tell a toolbox to start anew."""
-    if checkpoint.exists():
-        try:
-            read_state(checkpoint)
-        except ModelError:
-            checkpoint.unlink()
 
 
 def _pairs(crops: Crops, validation: bool) -> Pairs | None:

@@ -73,6 +73,15 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def drop_unreadable(path: Path) -> None:
+    """Remove a checkpoint that is none any more: nobody could tell a toolbox to start anew."""
+    if path.exists():
+        try:
+            read_state(path)
+        except ModelError:
+            path.unlink()
+
+
 def load_checkpoint(
     path: Path,
     net: nn.Module,
