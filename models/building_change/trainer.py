@@ -8,34 +8,54 @@ training is resumed; with a budget of steps bit for bit.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..task import ModelError
-from ..training.checkpoint import load_checkpoint, save_checkpoint
-from ..training.ema import Ema
-from ..training.log import append_row, keep_rows, read_rows
-from ..training.schedule import progress_of
+from ..training.loop import (
+    CHECKPOINT,
+    LOG,
+    Events,
+    Loop,
+    Stand,
+    begin,
+    check_budget,
+    described,
+    digest,
+    prepare_folder,
+)
 from .data import Batch, Pairs, Sampler, batches, statistics
 from .loss import loss_terms
 from .metrics import Curve
 from .network import PRESETS, SSANet
 from .predict import TILE, change_map, normalised
 
-CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.csv"
+__all__ = [
+    "BEST",
+    "CHECKPOINT",
+    "LOG",
+    "Events",
+    "Progress",
+    "Result",
+    "Score",
+    "TrainConfig",
+    "load_best",
+    "measure",
+    "save_best",
+    "train",
+]
+
+BEST = "best.safetensors"
 COLUMNS = tuple("step seconds progress lr loss bce dice f1 threshold precision recall".split())
 #: Of the polynomial decay (specification 08, section 4).
 POWER = 0.9
@@ -95,14 +115,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Events:
-    """What the caller hears and says: ``progress`` after every step, ``cancelled`` before every step."""
-
-    progress: Callable[[Progress], None] = lambda progress: None
-    cancelled: Callable[[], bool] = lambda: False
-
-
-@dataclass(frozen=True)
 class Result:
     """A training's end: the chosen weights (eval mode), log lines, and whether it is complete.
 
@@ -124,93 +136,56 @@ class Result:
     state: dict[str, Any]
 
 
-class Trainer:
-    """Network, optimiser and average of one training, and where its budget stands."""
+class Trainer(Loop[SSANet, Batch]):
+    """Network, optimiser and average of one training, and what validation pairs said of it.
+
+    ``best``: the best score so far, of earlier runs too; ``last``: the last of this run.
+    """
+
+    columns = COLUMNS
+    saves_scores = True  # best.safetensors belongs to what the checkpoint says of it
 
     def __init__(
         self,
         sampler: Sampler,
         config: TrainConfig,
         out: Path,
+        validation: Pairs | None,
         start: Mapping[str, Tensor] | None,
         normal: tuple[Sequence[float], Sequence[float]] | None,
         resume: bool,
     ) -> None:
-        self.config, self.out = config, out
-        torch.manual_seed(config.seed)
-        net = _build(config.network)
-        if start is not None:
-            _fill(net, start)
-        self.net: SSANet = net.to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.Adam(
-            self.net.parameters(), lr=config.lr, betas=(0.9, 0.999), weight_decay=config.decay
-        )
-        self.ema = Ema(self.net)
-        self.mean, self.std = (list(map(float, v)) for v in normal or statistics(sampler.pairs))
+        self.config, self.validation = config, validation
         self.best: Score | None = None
-        self.state: dict[str, Any] = json.loads(
-            json.dumps(
-                {
-                    "config": asdict(config),
-                    "network": net.config,
-                    "data": describe_data(sampler),
-                    "start": "" if start is None else _digest(start.values()),
-                    "mean": self.mean,
-                    "std": self.std,
-                }
-            )
+        self.last: Score | None = None
+        net = begin(SSANet, config, start)
+        optimiser = torch.optim.Adam(
+            net.parameters(), lr=config.lr, betas=(0.9, 0.999), weight_decay=config.decay
         )
-        self.step, self._used = 0, 0.0
-        if resume and self.path.exists():
-            self._load()
-        self._started = time.monotonic()
-        self.net.train()
+        self.mean, self.std = (list(map(float, v)) for v in normal or statistics(sampler.pairs))
+        state = described(config, net.config, describe_data(sampler), start)
+        super().__init__(net, optimiser, config, out, {**state, "mean": self.mean, "std": self.std}, resume)
 
-    @property
-    def path(self) -> Path:
-        """The checkpoint's file."""
-        return self.out / CHECKPOINT
-
-    def _load(self) -> None:
-        """Take over the checkpoint; how often to save and log may differ, and where to compute."""
-        found = load_checkpoint(self.path, self.net, self.ema, self.optimiser)
-        if _essence(found) != _essence(self.state):
-            raise ModelError(
-                f"{self.path} belongs to another training.", "Choose an empty folder, or start anew."
-            )
-        self.step, self._used = int(found["step"]), float(found["seconds"])
+    def load(self) -> dict[str, Any]:
+        """Take over the checkpoint and the best score so far."""
+        found = super().load()
         self.best = Score(**found["best"]) if found["best"] else None
+        return found
 
-    def save(self) -> None:
-        """Write the checkpoint."""
-        best = None if self.best is None else asdict(self.best)
-        self.state.update(step=self.step, seconds=self.seconds, best=best)
-        save_checkpoint(self.path, self.net, self.ema, self.optimiser, self.state)
-
-    @property
-    def seconds(self) -> float:
-        """Time used so far, earlier runs included."""
-        return self._used + time.monotonic() - self._started
-
-    @property
-    def progress(self) -> float:
-        """Part of the budget used up, 0..1 and beyond."""
-        return progress_of(self.step, self.seconds, steps=self.config.steps, minutes=self.config.minutes)
+    def remembered(self) -> dict[str, Any]:
+        """Return the best score so far for the checkpoint."""
+        return {"best": None if self.best is None else asdict(self.best)}
 
     def learn(self, batch: Batch, progress: float) -> dict[str, float]:
         """Do one step at ``progress`` of the schedule; returns its part of the log."""
         lr = self.config.lr * (1 - min(progress, 1.0)) ** POWER
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        self.set_rate(lr)
         before, after, label = (torch.from_numpy(a).to(self.config.device) for a in batch)
         logits = self.net(*(normalised(date, self.mean, self.std) for date in (before, after)))
         bce, dice = loss_terms(logits, label[:, None].float())
         loss = bce + dice
         if not math.isfinite(loss.item()):
-            raise ModelError(
-                f"The training diverged at step {self.step + 1}: its loss is {loss.item():.3g}.",
-                f"Choose a learning rate below {self.config.lr:g}.",
-            )
+            raise self.diverged(loss.item())
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
@@ -218,16 +193,17 @@ class Trainer:
         self.step += 1
         return {"loss": loss.item(), "bce": bce.item(), "dice": dice.item(), "lr": lr}
 
-    def validate(self, pairs: Pairs) -> Score:
+    def validate(self) -> dict[str, float]:
         """Measure the average; keep it beside the checkpoint where it is the best so far."""
-        curve = measure(self.ema.net, pairs, self.mean, self.std, self.config.tile)
+        assert self.validation is not None, "no pairs to measure"
+        curve = measure(self.ema.net, self.validation, self.mean, self.std, self.config.tile)
         threshold, f1 = curve.best()
         at = curve.at(threshold)
-        score = Score(self.step, f1, threshold, at.precision, at.recall)
+        score = self.last = Score(self.step, f1, threshold, at.precision, at.recall)
         if self.best is None or score.f1 > self.best.f1:
             self.best = score
             save_best(self.out / BEST, self.ema.net, score)
-        return score
+        return asdict(score)
 
 
 def train(
@@ -238,7 +214,7 @@ def train(
     validation: Pairs | None = None,
     start: Mapping[str, Tensor] | None = None,
     normal: tuple[Sequence[float], Sequence[float]] | None = None,
-    events: Events | None = None,
+    events: Events[Progress] | None = None,
     resume: bool = True,
 ) -> Result:
     """Train and return the chosen network, whether the budget ended it or ``events.cancelled``.
@@ -250,55 +226,23 @@ def train(
     Raises ModelError before any step where the configuration, ``start`` or the checkpoint does not fit,
     and where the training diverges.
     """
-    events = events or Events()
+    hear = events or Events[Progress]()
     _check(config, sampler)
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        for name in (CHECKPOINT, BEST, LOG):
-            (out / name).unlink(missing_ok=True)
-    trainer = Trainer(sampler, config, out, start, normal, resume)
-    keep_rows(out / LOG, trainer.step, COLUMNS)
+    prepare_folder(out, (CHECKPOINT, BEST, LOG), resume)
+    trainer = Trainer(sampler, config, out, validation, start, normal, resume)
+
+    def tell(stand: Stand, now: Mapping[str, float], measured: bool) -> None:
+        terms = {name: now[name] for name in ("lr", "loss", "bce", "dice")}
+        hear.progress(Progress(**{**vars(stand), **terms}, score=trainer.last if measured else None))
+
     checks = config.validations if validation is not None and len(validation) else 0
-    validated = int(trainer.progress * checks)
-    saved = time.monotonic()
-    since: list[dict[str, float]] = []
-    last: Score | None = None
-    cancelled = False
-    source = batches(sampler, trainer.step)
-    try:
-        while (progress := trainer.progress) < 1:
-            if cancelled := events.cancelled():
-                break
-            now = trainer.learn(next(source), progress)
-            since.append(now)
-            after = trainer.progress
-            score = None
-            if validation is not None and int(min(after, 1) * checks) > validated:
-                validated = int(min(after, 1) * checks)
-                score = last = trainer.validate(validation)
-            if len(since) >= config.log_steps or score is not None or after >= 1:
-                row = {key: sum(part[key] for part in since) / len(since) for key in now}
-                row |= {"step": trainer.step, "seconds": trainer.seconds, "progress": after}
-                append_row(out / LOG, row if score is None else {**asdict(score), **row}, COLUMNS)
-                since = []
-            total = config.steps or max(trainer.step, round(trainer.step / max(after, 1e-6)))
-            terms = {name: now[name] for name in ("lr", "loss", "bce", "dice")}
-            events.progress(
-                Progress(trainer.step, total, min(after, 1), trainer.seconds, score=score, **terms)
-            )
-            if score is not None or time.monotonic() - saved > config.checkpoint_seconds:
-                trainer.save()
-                saved = time.monotonic()
-    finally:
-        source.close()
-    trainer.save()
+    complete = trainer.run(batches(sampler, trainer.step), checks, tell, hear.cancelled)
     net = trainer.ema.net
     if trainer.best is not None and trainer.best.step != trainer.step:
         load_best(out / BEST, net)
-    rows = read_rows(out / LOG) if (out / LOG).exists() else []
     return Result(
-        net, rows, trainer.step, float(trainer.state["seconds"]), not cancelled,
-        trainer.best, last, trainer.mean, trainer.std, trainer.state,
+        net, trainer.rows(), trainer.step, float(trainer.state["seconds"]), complete,
+        trainer.best, trainer.last, trainer.mean, trainer.std, trainer.state,
     )  # fmt: skip
 
 
@@ -352,48 +296,13 @@ def describe_data(sampler: Sampler) -> dict[str, Any]:
         "seed": sampler.seed,
         "mix": asdict(sampler.mix),
         "pairs": len(pairs),
-        "sha256": _digest([pairs.before, pairs.after, pairs.label]),
+        "sha256": digest([pairs.before, pairs.after, pairs.label]),
     }
-
-
-def _digest(arrays: Any) -> str:
-    """Return a hash of arrays' or tensors' values."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _essence(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a state that makes a training what it is."""
-    config = {
-        k: v for k, v in state["config"].items() if k not in ("device", "log_steps", "checkpoint_seconds")
-    }
-    return {**{k: state.get(k) for k in ("network", "data", "start", "mean", "std")}, "config": config}
-
-
-def _build(network: Mapping[str, Any]) -> SSANet:
-    """Return the network; raises ModelError for arguments that describe none."""
-    try:
-        return SSANet(**network)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"The network cannot be built: {error}.", "Choose a preset.") from error
-
-
-def _fill(net: SSANet, start: Mapping[str, Tensor]) -> None:
-    """Copy the weights to begin from; raises ModelError where they belong to another network."""
-    try:
-        net.load_state_dict(dict(start))
-    except RuntimeError as error:
-        raise ModelError(
-            "The weights to start from belong to another network.", "Choose the preset they were made with."
-        ) from error
 
 
 def _check(config: TrainConfig, sampler: Sampler) -> None:
     """Refuse a configuration that cannot be trained, before anything is written."""
-    if not (config.steps > 0 or config.minutes > 0):
-        raise ModelError("The training has no end.", "Give a number of steps or minutes.")
+    check_budget(config)
     if sampler.crop % MULTIPLE or sampler.crop < LEAST_CROP:
         raise ModelError(
             f"CROP is {sampler.crop}; it must be a multiple of {MULTIPLE} from {LEAST_CROP} on.",

@@ -7,11 +7,8 @@ weights are ours. A checkpoint of the same training is resumed; with a budget of
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,19 @@ import torch
 from torch import Tensor
 
 from ..task import ModelError
-from ..training.checkpoint import load_checkpoint, save_checkpoint
-from ..training.ema import Ema
-from ..training.log import append_row, keep_rows, read_rows
-from ..training.schedule import cosine_rate, progress_of
+from ..training.loop import (
+    CHECKPOINT,
+    LOG,
+    Events,
+    Loop,
+    Stand,
+    begin,
+    check_budget,
+    described,
+    digest,
+    prepare_folder,
+)
+from ..training.schedule import cosine_rate
 from .data import Pairs, Sampler, batches, unit
 from .loss import LAMBDA, loss_terms
 from .metrics import psnr
@@ -32,8 +38,19 @@ from .network import PRESETS, DWTMANet
 from .restore import restore
 from .simulate import rounded
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.csv"
+__all__ = [
+    "BEST_PSNR",
+    "CHECKPOINT",
+    "LOG",
+    "Events",
+    "Progress",
+    "Result",
+    "TrainConfig",
+    "describe_data",
+    "mean_psnr",
+    "train",
+]
+
 #: Of a picture that needs no restoring PSNR is infinite; an error of one count in all values is 48 dB.
 BEST_PSNR = 48.0
 COLUMNS = tuple("step seconds progress lr loss pixels fourier gradient psnr".split())
@@ -83,14 +100,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Events:
-    """What the caller hears and says: ``progress`` after every step, ``cancelled`` before every step."""
-
-    progress: Callable[[Progress], None] = lambda progress: None
-    cancelled: Callable[[], bool] = lambda: False
-
-
-@dataclass(frozen=True)
 class Result:
     """A training's end: averaged weights (eval mode), last weights, log lines, and whether it is complete.
 
@@ -109,88 +118,53 @@ class Result:
     state: dict[str, Any]
 
 
-class Trainer:
-    """Network, optimiser and average of one training, and where its budget stands."""
+class Trainer(Loop[DWTMANet, tuple[np.ndarray, np.ndarray]]):
+    """Network, optimiser and average of one training; ``psnr`` where this step's average was measured."""
+
+    columns = COLUMNS
 
     def __init__(
         self,
         sampler: Sampler,
         config: TrainConfig,
         out: Path,
+        validation: Pairs | None,
         start: Mapping[str, Tensor] | None,
         resume: bool,
     ) -> None:
-        self.config, self.path = config, out / CHECKPOINT
-        torch.manual_seed(config.seed)
-        net = _build(config.network)
-        if start is not None:
-            _fill(net, start)
-        self.net: DWTMANet = net.to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.AdamW(
-            self.net.parameters(), lr=config.lr, betas=(0.9, 0.999), weight_decay=config.decay
+        self.config, self.validation = config, validation
+        self.psnr: float | None = None
+        net = begin(DWTMANet, config, start)
+        optimiser = torch.optim.AdamW(
+            net.parameters(), lr=config.lr, betas=(0.9, 0.999), weight_decay=config.decay
         )
-        self.ema = Ema(self.net)
-        self.state: dict[str, Any] = json.loads(
-            json.dumps(
-                {
-                    "config": asdict(config),
-                    "network": net.config,
-                    "data": describe_data(sampler),
-                    "start": "" if start is None else _digest(start.values()),
-                }
-            )
-        )
-        self.step, self._used = 0, 0.0
-        if resume and self.path.exists():
-            self._load()
-        self._started = time.monotonic()
-        self.net.train()
+        state = described(config, net.config, describe_data(sampler), start)
+        super().__init__(net, optimiser, config, out, state, resume)
 
-    def _load(self) -> None:
-        """Take over the checkpoint; how often to save and log may differ, and where to compute."""
-        found = load_checkpoint(self.path, self.net, self.ema, self.optimiser)
-        if _essence(found) != _essence(self.state):
-            raise ModelError(
-                f"{self.path} belongs to another training.", "Choose an empty folder, or start anew."
-            )
-        self.step, self._used = int(found["step"]), float(found["seconds"])
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        self.state.update(step=self.step, seconds=self.seconds)
-        save_checkpoint(self.path, self.net, self.ema, self.optimiser, self.state)
-
-    @property
-    def seconds(self) -> float:
-        """Time used so far, earlier runs included."""
-        return self._used + time.monotonic() - self._started
-
-    @property
-    def progress(self) -> float:
-        """Part of the budget used up, 0..1 and beyond."""
-        return progress_of(self.step, self.seconds, steps=self.config.steps, minutes=self.config.minutes)
-
-    def learn(self, hazy: np.ndarray, clear: np.ndarray, progress: float) -> dict[str, float]:
-        """Do one step at ``progress`` of the schedule on a batch in 0..1; returns its part of the log."""
-        config = self.config
+    def learn(self, batch: tuple[np.ndarray, np.ndarray], progress: float) -> dict[str, float]:
+        """Do one step at ``progress`` of the schedule on hazy and clear in 0..1; returns its log."""
+        config, self.psnr = self.config, None
+        hazy, clear = batch
         lr = cosine_rate(self.step, progress, lr=config.lr, warmup=config.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        self.set_rate(lr)
         pixels, fourier = loss_terms(self.net(self._to_network(hazy)), self._to_network(clear))
         loss = pixels + LAMBDA * fourier
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         gradient = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.clip))
         if not (math.isfinite(gradient) and math.isfinite(loss.item())):
-            raise ModelError(
-                f"The training diverged at step {self.step + 1}: its loss is {loss.item():.3g}.",
-                f"Choose a learning rate below {config.lr:g}.",
-            )
+            raise self.diverged(loss.item())
         self.optimiser.step()
         self.ema.update(self.net)
         self.step += 1
         terms = {"loss": loss.item(), "pixels": pixels.item(), "fourier": fourier.item()}
         return {**terms, "gradient": gradient, "lr": lr}
+
+    def validate(self) -> dict[str, float]:
+        """Measure the average."""
+        assert self.validation is not None, "no pairs to measure"
+        self.psnr = mean_psnr(self.ema.net, self.validation)
+        return {"psnr": self.psnr}
 
     def _to_network(self, image: np.ndarray) -> Tensor:
         """Counts in 0..1 (B, 3, H, W) as the network takes them, -1..1."""
@@ -205,7 +179,7 @@ def train(
     *,
     validation: Pairs | None = None,
     start: Mapping[str, Tensor] | None = None,
-    events: Events | None = None,
+    events: Events[Progress] | None = None,
     resume: bool = True,
 ) -> Result:
     """Train and return the averaged network, whether the budget ended it or ``events.cancelled``.
@@ -216,56 +190,24 @@ def train(
     caller's to set. Raises ModelError before any step where the configuration, ``start`` or the
     checkpoint does not fit, and where the training diverges.
     """
-    events = events or Events()
+    hear = events or Events[Progress]()
     _check(config, sampler)
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        for name in (CHECKPOINT, LOG):
-            (out / name).unlink(missing_ok=True)
-    trainer = Trainer(sampler, config, out, start, resume)
-    keep_rows(out / LOG, trainer.step, COLUMNS)
+    prepare_folder(out, (CHECKPOINT, LOG), resume)
+    trainer = Trainer(sampler, config, out, validation, start, resume)
+
+    def tell(stand: Stand, now: Mapping[str, float], measured: bool) -> None:
+        terms = {name: now[name] for name in ("lr", "loss", "pixels", "fourier")}
+        hear.progress(Progress(**{**vars(stand), **terms}, psnr=trainer.psnr))
+
     checks = config.validations if validation is not None and len(validation) else 0
-    validated = int(trainer.progress * checks)
-    saved = time.monotonic()
-    since: list[dict[str, float]] = []
-    score, cancelled = None, False
-    source = batches(sampler, trainer.step)
-    try:
-        while (progress := trainer.progress) < 1:
-            if cancelled := events.cancelled():
-                break
-            now = trainer.learn(*next(source), progress)
-            since.append(now)
-            after = trainer.progress
-            score = None
-            if validation is not None and int(min(after, 1) * checks) > validated:
-                validated = int(min(after, 1) * checks)
-                score = mean_psnr(trainer.ema.net, validation)
-            if len(since) >= config.log_steps or score is not None or after >= 1:
-                row = {key: sum(part[key] for part in since) / len(since) for key in now}
-                row |= {"step": trainer.step, "seconds": trainer.seconds, "progress": after}
-                append_row(out / LOG, row if score is None else {**row, "psnr": score}, COLUMNS)
-                since = []
-            total = config.steps or max(trainer.step, round(trainer.step / max(after, 1e-6)))
-            terms = {name: now[name] for name in ("lr", "loss", "pixels", "fourier")}
-            events.progress(
-                Progress(trainer.step, total, min(after, 1), trainer.seconds, psnr=score, **terms)
-            )
-            if time.monotonic() - saved > config.checkpoint_seconds:
-                trainer.save()
-                saved = time.monotonic()
-    finally:
-        source.close()
-    trainer.save()
-    before = None
-    if checks and validation is not None and not cancelled:  # who cancels does not wait for a score
+    complete = trainer.run(batches(sampler, trainer.step), checks, tell, hear.cancelled)
+    score, before = trainer.psnr, None
+    if checks and validation is not None and complete:  # who cancels does not wait for a score
         score = mean_psnr(trainer.ema.net, validation) if score is None else score
         before = mean_psnr(None, validation)
-    rows = read_rows(out / LOG) if (out / LOG).exists() else []
-    last = trainer.net.eval()
-    seconds = float(trainer.state["seconds"])
+    last, seconds = trainer.net.eval(), float(trainer.state["seconds"])
     return Result(
-        trainer.ema.net, last, rows, trainer.step, seconds, not cancelled, score, before, trainer.state
+        trainer.ema.net, last, trainer.rows(), trainer.step, seconds, complete, score, before, trainer.state
     )
 
 
@@ -293,48 +235,13 @@ def describe_data(sampler: Sampler) -> dict[str, Any]:
         "ranges": asdict(sampler.ranges),
         "scenes": sum(map(len, sampler.scenes)),
         "pairs": 0 if sampler.pairs is None else len(sampler.pairs),
-        "sha256": _digest(arrays),
+        "sha256": digest(arrays),
     }
-
-
-def _digest(arrays: Any) -> str:
-    """Return a hash of arrays' or tensors' values."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _essence(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a state that makes a training what it is."""
-    config = {
-        k: v for k, v in state["config"].items() if k not in ("device", "log_steps", "checkpoint_seconds")
-    }
-    return {**{k: state.get(k) for k in ("network", "data", "start")}, "config": config}
-
-
-def _build(network: Mapping[str, Any]) -> DWTMANet:
-    """Return the network; raises ModelError for arguments that describe none."""
-    try:
-        return DWTMANet(**network)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"The network cannot be built: {error}.", "Choose a preset.") from error
-
-
-def _fill(net: DWTMANet, start: Mapping[str, Tensor]) -> None:
-    """Copy the weights to begin from; raises ModelError where they belong to another network."""
-    try:
-        net.load_state_dict(dict(start))
-    except RuntimeError as error:
-        raise ModelError(
-            "The weights to start from belong to another network.", "Choose the preset they were made with."
-        ) from error
 
 
 def _check(config: TrainConfig, sampler: Sampler) -> None:
     """Refuse a configuration that cannot be trained, before anything is written."""
-    if not (config.steps > 0 or config.minutes > 0):
-        raise ModelError("The training has no end.", "Give a number of steps or minutes.")
+    check_budget(config)
     if sampler.crop % 8:
         raise ModelError(
             f"CROP is {sampler.crop}; it must be a multiple of 8.", f"Take {sampler.crop // 8 * 8}."
