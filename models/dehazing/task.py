@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ..device import torch_device, use_threads
+from ..from_card import card_warnings, fill_network, other_tile, weights_notes
 from ..scaling import stretch_from
 from ..task import Block, Card, Input, ModelError, SceneInfo, Task, Tiles
-from ..weights import Weights, check_keys, find_weights, load_into, load_weights
+from ..weights import Weights, find_weights, load_weights
 from .dense import DenseCount
 from .network import DWTMANet
 from .pooling import Samples, pooled_means, with_means
@@ -69,7 +70,7 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
     loaded = load_weights(*find_weights(weights, DEFAULT_WEIGHTS))
     net = build_network(loaded)
     card = loaded.card
-    warnings = [NOT_REFLECTANCE, *_tile_warnings(params.get("tile"), card), *_card_warnings(card)]
+    warnings = [NOT_REFLECTANCE, *_tile_warnings(params.get("tile"), card), *card_warnings(card)]
     use_threads()
     target = torch_device(device)
     net = net.eval().requires_grad_(False).to(target)
@@ -88,11 +89,7 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
         change=True,
         model_id=loaded.model_id,
         notes={
-            "weights": card.name,
-            "version": card.version,
-            "sha256": loaded.sha256,
-            "status": card.status,
-            "file": str(loaded.path),
+            **weights_notes(loaded),
             "warnings": warnings,
         },
     )
@@ -102,22 +99,9 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
 
 
 def build_network(weights: Weights) -> DWTMANet:
-    """Return the network the card describes, filled with the file's tensors; raises ModelError.
-
-    Names and shapes are compared on torch's meta device first, so that a card asking for a huge
-    network allocates nothing.
-    """
-    name = weights.path.name
-    config = network_config(weights.card, name)
-    try:
-        with torch.device("meta"):
-            sketch = DWTMANet(**config)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{name} describes a network that cannot be built: {error}.", HINT) from None
-    check_keys(weights.tensors, sketch, name)
-    net = DWTMANet(**config)
-    load_into(net, weights)
-    return net
+    """Return the network the card describes, filled with the file's tensors; raises ModelError."""
+    config = network_config(weights.card, weights.path.name)
+    return fill_network(DWTMANet, config, weights, HINT)
 
 
 def network_config(card: Card, name: str) -> dict[str, Any]:
@@ -193,22 +177,9 @@ def _survey(task: Task, net: DWTMANet, pooled: bool, blocks: Iterator[Block]) ->
 
 def _tile_warnings(typed: Any, card: Card) -> list[str]:
     """Refuse a TILE that the network cannot take, warn of one that it was not measured with."""
-    if not typed:
-        return []
-    if isinstance(typed, bool) or not isinstance(typed, int | float) or typed % MULTIPLE:
-        raise ModelError(f"TILE is {typed!r}, it must be a multiple of {MULTIPLE}, such as {card.tile}.")
-    if not SMALLEST_SIDE <= typed <= LARGEST_TILE:
-        raise ModelError(f"TILE is {typed:g}, it must be from {SMALLEST_SIDE} to {LARGEST_TILE} pixels.")
-    if typed == card.tile:
+    if not other_tile(typed, card, MULTIPLE, SMALLEST_SIDE, LARGEST_TILE):
         return []
     return [
         f"The weights {card.name} were measured with tiles of {card.tile} pixels, not {typed:g}: "
         "the network takes statistics over a tile, so tones can differ."
     ]
-
-
-def _card_warnings(card: Card) -> list[str]:
-    """Return what a user should know of these weights before trusting the result."""
-    if card.status == "preliminary":
-        return [f"The weights {card.name} {card.version} are preliminary: {card.limits}".rstrip(": ")]
-    return []

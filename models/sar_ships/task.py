@@ -15,14 +15,16 @@ import numpy as np
 import torch
 
 from ..device import torch_device, use_threads
+from ..from_card import card_warnings, fill_network, weights_notes
 from ..scaling import scale_from
 from ..task import Card, Input, ModelError, SceneInfo, Task, Tiles
-from ..weights import Weights, check_keys, find_weights, load_into, load_weights
+from ..weights import Weights, find_weights, load_weights
 from .network import SarShipNet, decode
 
 TILE = 640
 #: The manifest's key of the shipped default.
 DEFAULT_WEIGHTS = "sar_ships"
+HINT = "Choose weights made for ship detection."
 CONFIDENCE = 0.25
 #: Grey of the padding around rasters smaller than a tile (specification, section 5).
 PAD = 114 / 255
@@ -71,57 +73,37 @@ def build(params: Mapping[str, Any], weights: str, device: str, scene: SceneInfo
         overlap=functools.partial(overlap_px, pixel_m=scene.pixel_m),
         model_id=loaded.model_id,
         notes={
-            "weights": card.name,
-            "version": card.version,
-            "sha256": loaded.sha256,
-            "status": card.status,
-            "file": str(loaded.path),
-            "warnings": _warnings(card),
+            **weights_notes(loaded),
+            "warnings": card_warnings(card),
         },
     )
 
 
 def build_network(weights: Weights) -> SarShipNet:
-    """Return the network the card describes, filled with the file's tensors; raises ModelError.
-
-    Names and shapes are compared on torch's meta device first, so that a card asking for a huge
-    network allocates nothing.
-    """
+    """Return the network the card describes, filled with the file's tensors; raises ModelError."""
     config = network_config(weights.card, weights.path.name)
-    try:
-        with torch.device("meta"):
-            sketch = SarShipNet(**config)
-    except (TypeError, ValueError, IndexError) as error:
-        raise ModelError(
-            f"{weights.path.name} describes a network that cannot be built: {error}.",
-            "Choose weights made for ship detection.",
-        ) from None
-    check_keys(weights.tensors, sketch, weights.path.name)
-    net = SarShipNet(**config)
-    load_into(net, weights)
-    return net
+    return fill_network(SarShipNet, config, weights, HINT)
 
 
 def network_config(card: Card, name: str) -> dict[str, Any]:
     """Return the card's network arguments, checked as far as their size goes; raises ModelError."""
-    hint = "Choose weights made for ship detection."
     config = card.extra.get("config")
     if not isinstance(config, Mapping):
-        raise ModelError(f"{name} ({card.name}) is no ship detector: its card has no network settings.", hint)
+        raise ModelError(f"{name} ({card.name}) is no ship detector: its card has no network settings.", HINT)
     for key, largest in _LARGEST.items():
         value = config.get(key, largest)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= largest:
             raise ModelError(
-                f"{name} asks for a network of {key} {str(value)[:40]}; at most {largest:g}.", hint
+                f"{name} asks for a network of {key} {str(value)[:40]}; at most {largest:g}.", HINT
             )
     if config.get("nc", 1) != len(card.classes):
         raise ModelError(
             f"{name} names {len(card.classes)} classes ({', '.join(card.classes)[:80]}), "
             f"but its network has {str(config.get('nc', 1))[:40]}.",
-            hint,
+            HINT,
         )
     if card.bands != 1:
-        raise ModelError(f"{name} wants {card.bands} bands; ship detection reads one.", hint)
+        raise ModelError(f"{name} wants {card.bands} bands; ship detection reads one.", HINT)
     return dict(config)
 
 
@@ -163,10 +145,3 @@ def _keep(
     low, high = torch.minimum((xy - half).clamp(min=0), limit), torch.minimum((xy + half).clamp(min=0), limit)
     boxes = torch.cat((low, high, score[kept, None], labels[kept, None].float()), dim=1)
     return boxes[(high > low).all(dim=1)].numpy()
-
-
-def _warnings(card: Card) -> list[str]:
-    """Return what a user should know of these weights before trusting the result."""
-    if card.status == "preliminary":
-        return [f"The weights {card.name} {card.version} are preliminary: {card.limits}".rstrip(": ")]
-    return []
