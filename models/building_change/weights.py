@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ..task import Card, ModelError
-from ..training.checkpoint import is_checkpoint, load_average, read_state
-from ..weights import find_weights, load_weights, save_weights
+from ..training.checkpoint import is_checkpoint
+from ..training.weights import as_stored, average_of, preset_among, training_facts, write_weights
+from ..weights import find_weights, load_weights
 from .complexity import parameters
 from .network import PRESETS, SSANet
 from .task import DEFAULT_WEIGHTS, build_network, normalisation
+
+__all__ = ["Start", "as_stored", "describe", "preset_of", "read_start", "write_weights"]
 
 PAPER = "08: SSA-Net, spatial and spectral attention for building change detection (Qinling, QL-CD)"
 #: The side of the tiles the engine cuts.
@@ -45,10 +45,7 @@ def read_start(typed: str) -> Start:
     """
     path = Path(typed).expanduser()
     if path.is_file() and is_checkpoint(path):
-        state = read_state(path)
-        net = SSANet(**state["network"])
-        load_average(path, net)
-        source = f"{path.name}@{_sha256(path)[:12]}"
+        net, state, source = average_of(path, SSANet)
         return Start(net.config, dict(net.state_dict()), (state["mean"], state["std"]), source)
     loaded = load_weights(*find_weights(typed, DEFAULT_WEIGHTS))
     net = build_network(loaded)
@@ -58,10 +55,7 @@ def read_start(typed: str) -> Start:
 
 def preset_of(network: Mapping[str, Any]) -> str:
     """Return the preset that has these arguments, else ``custom``."""
-    for name, arguments in PRESETS.items():
-        if SSANet(**arguments).config == dict(network):
-            return name
-    return "custom"
+    return preset_among(PRESETS, SSANet, network)
 
 
 def describe(
@@ -85,9 +79,8 @@ def describe(
     ``data``: each source with licence, count and whether it is real. ``threshold``: the probability
     that did best on the validation pairs. Raises ModelError where the state is not a training's.
     """
+    facts = training_facts(training, note)
     try:
-        config, crops = training["config"], training["data"]
-        seen = int(training["step"]) * int(crops["batch"])
         normal = {key: [float(value) for value in training[key]] for key in ("mean", "std")}
     except KeyError as error:
         raise ModelError(f"The training's state lacks {error}.") from error
@@ -103,7 +96,7 @@ def describe(
         scaling=SCALING,
         tile=tile,
         data=tuple(data),
-        seed=int(config["seed"]),
+        seed=int(facts["training"]["seed"]),
         command=command,
         figures=dict(figures or {}),
         limits=limits,
@@ -112,32 +105,7 @@ def describe(
             "config": net.config,
             **normal,
             "threshold": threshold,
-            "training": {k: v for k, v in config.items() if k != "network"},
-            "crops": dict(crops),
             "best": training.get("best"),
-            "started_from": training.get("start", ""),
-            "steps": int(training["step"]),
-            "crops_seen": seen,
-            "seconds": round(float(training["seconds"])),
-            "note": note,
+            **facts,
         },
     )
-
-
-def as_stored(net: SSANet) -> SSANet:
-    """Return a copy with the parameters of the file: half precision, computed in float32."""
-    stored = copy.deepcopy(net)
-    with torch.no_grad():
-        for parameter in stored.parameters():
-            parameter.copy_(parameter.half().float())
-    return stored
-
-
-def write_weights(path: Path, net: SSANet, card: Card) -> str:
-    """Write a weight file in half precision, buffers in float32, and return its sha256."""
-    return save_weights(path, net.state_dict(), card, dict(net.named_buffers()))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

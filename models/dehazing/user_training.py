@@ -6,7 +6,6 @@ what validation crops say - in the half precision that the file holds.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..device import torch_device, use_threads
 from ..scaling import stretch_from
@@ -31,7 +29,7 @@ from .restore import restore
 from .simulate import TRAIN
 from .task import MULTIPLE
 from .trainer import BEST_PSNR, CHECKPOINT, Events, Progress, Result, TrainConfig, mean_psnr, train
-from .weights import GSD, Start, describe, preset_of, read_start
+from .weights import GSD, Start, as_stored, describe, preset_of, read_start
 
 #: Below, validation has one or two crops and a batch repeats itself.
 LEAST_CROPS = 8
@@ -246,15 +244,6 @@ def _finish(
         notes=_notes(real, wishes, len(pairs), len(watched)),
         warnings=_warnings(scores),
     )
-
-
-def as_stored(net: DWTMANet) -> DWTMANet:
-    """Return a copy with the parameters of the file: half precision, computed in float32."""
-    stored = copy.deepcopy(net)
-    with torch.no_grad():
-        for parameter in stored.parameters():
-            parameter.copy_(parameter.half().float())
-    return stored
 
 
 def _capped(scores: Scores) -> Scores:

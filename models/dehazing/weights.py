@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,16 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..task import Card, ModelError
-from ..training.checkpoint import is_checkpoint, load_average, read_state
-from ..weights import find_weights, load_weights, save_weights
+from ..task import Card
+from ..training.checkpoint import is_checkpoint
+from ..training.weights import as_stored, average_of, preset_among, training_facts, write_weights
+from ..weights import find_weights, load_weights
 from .attention import FOURIER_READING
 from .complexity import parameters
 from .network import PRESETS, DWTMANet
 from .task import DEFAULT_WEIGHTS, build_network
+
+__all__ = ["Start", "as_stored", "describe", "preset_of", "read_start", "write_weights"]
 
 PAPER = (
     "07: DWTMA-Net, discrete wavelet transform and multi-dimensional attention for dehazing of remote "
@@ -46,9 +48,8 @@ def read_start(typed: str) -> Start:
     """
     path = Path(typed).expanduser()
     if path.is_file() and is_checkpoint(path):
-        net = DWTMANet(**read_state(path)["network"])
-        load_average(path, net)
-        return Start(net.config, dict(net.state_dict()), f"{path.name}@{_sha256(path)[:12]}")
+        net, _, source = average_of(path, DWTMANet)
+        return Start(net.config, dict(net.state_dict()), source)
     loaded = load_weights(*find_weights(typed, DEFAULT_WEIGHTS))
     net = build_network(loaded)
     return Start(net.config, dict(net.state_dict()), loaded.model_id)
@@ -56,10 +57,7 @@ def read_start(typed: str) -> Start:
 
 def preset_of(network: Mapping[str, Any]) -> str:
     """Return the preset that has these arguments, else ``custom``."""
-    for name, arguments in PRESETS.items():
-        if DWTMANet(**arguments).config == dict(network):
-            return name
-    return "custom"
+    return preset_among(PRESETS, DWTMANet, network)
 
 
 def describe(
@@ -82,11 +80,8 @@ def describe(
     ``data``: each source with licence, count and whether it is real. Raises ModelError where the
     state is not a training's.
     """
-    try:
-        config, crops = training["config"], training["data"]
-        seen = int(training["step"]) * int(crops["batch"])
-    except KeyError as error:
-        raise ModelError(f"The training's state lacks {error}.") from error
+    facts = training_facts(training, note)
+    facts["crops"].pop("ranges", None)
     return Card(
         name=name,
         version=version,
@@ -99,7 +94,7 @@ def describe(
         scaling=SCALING,
         tile=tile,
         data=tuple(data),
-        seed=int(config["seed"]),
+        seed=int(facts["training"]["seed"]),
         command=command,
         figures=dict(figures or {}),
         limits=limits,
@@ -107,22 +102,6 @@ def describe(
         extra={
             "config": net.config,
             "fourier_attention": FOURIER_READING,
-            "training": {k: v for k, v in config.items() if k != "network"},
-            "crops": {k: v for k, v in crops.items() if k != "ranges"},
-            "started_from": training.get("start", ""),
-            "steps": int(training["step"]),
-            "crops_seen": seen,
-            "seconds": round(float(training["seconds"])),
-            "note": note,
+            **facts,
         },
     )
-
-
-def write_weights(path: Path, net: DWTMANet, card: Card) -> str:
-    """Write a weight file in half precision, buffers in float32, and return its sha256."""
-    return save_weights(path, net.state_dict(), card, dict(net.named_buffers()))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
