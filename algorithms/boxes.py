@@ -10,20 +10,17 @@ import os
 from typing import Any, ClassVar
 
 from qgis.core import (
-    QgsCoordinateReferenceSystem,
     QgsProcessingContext,
     QgsProcessingFeedback,
-    QgsProcessingUtils,
     QgsRasterLayer,
-    QgsWkbTypes,
 )
-from qgis.PyQt import sip
 
 from ..engine.job import Job
 from ..plugin import layers, sidecar
 from ..plugin.destination import Destination
+from ..plugin.fields import field_table
 from ..plugin.layers import RasterFacts
-from ..plugin.sink import Boxes, GuardedOutput, SinkError, sink_fields, verify
+from ..plugin.sink import Boxes, GuardedOutput, SinkError
 from ..plugin.styles import Styler, store_style
 from ..plugin.texts import tr
 from ..plugin.worker import run_job
@@ -82,7 +79,7 @@ class BoxAlgorithm(BoxChecks):
             content = self.provenance(result.get("figures", {}), result.get("warnings", []))
             boxes = Boxes(result["outputs"]["boxes"])
             try:
-                written = self._write(guard, boxes, parameters, context, feedback)
+                written = self.fill_sink(guard, boxes, field_table(), parameters, context, feedback)
                 store_style(self._destination, written, STYLE)
                 if self._destination.on_disk:
                     sidecar.write_sidecar(self._destination.sidecar, content)
@@ -101,37 +98,6 @@ class BoxAlgorithm(BoxChecks):
             context.layerToLoadOnCompletionDetails(written).setPostProcessor(self._styler)
         outputs = {OUTPUT: written, COUNT: len(boxes)}
         return {**outputs, REPORT: self._report} if self._report else outputs
-
-    def _write(
-        self,
-        guard: GuardedOutput,
-        boxes: Boxes,
-        parameters: dict[str, Any],
-        context: QgsProcessingContext,
-        feedback: QgsProcessingFeedback,
-    ) -> str:
-        """Set the old output aside, open the sink, copy, close, read again; return the layer's id."""
-        fields = sink_fields()
-        crs = QgsCoordinateReferenceSystem()
-        if boxes.crs_wkt:
-            crs = QgsCoordinateReferenceSystem.fromWkt(boxes.crs_wkt)
-        guard.set_aside()
-        sink, written = self.parameterAsSink(
-            parameters, OUTPUT, context, fields, QgsWkbTypes.Type.Polygon, crs
-        )
-        if sink is None:
-            raise SinkError(self.invalidSinkError(parameters, OUTPUT))
-        try:
-            count = boxes.copy_to(sink, fields, feedback)
-        finally:
-            # closes the file now; a plain del would leave it open while an error travels up,
-            # and the guard would put the old file back under an open one
-            sip.delete(sink)
-        verify(self._destination, written, count)
-        if not crs.isValid() and self._destination.kind == "memory":
-            # QGIS gives a memory layer without a CRS EPSG:4326, which would put pixels on the map
-            QgsProcessingUtils.mapLayerFromString(written, context).setCrs(crs)
-        return written
 
     def _build_job(self, feedback: QgsProcessingFeedback) -> Job:
         assert self._raster is not None

@@ -14,15 +14,11 @@ from typing import Any
 
 from qgis.core import (
     Qgis,
-    QgsCoordinateReferenceSystem,
     QgsProcessingContext,
     QgsProcessingFeedback,
-    QgsProcessingUtils,
     QgsRasterLayer,
     QgsVectorLayer,
-    QgsWkbTypes,
 )
-from qgis.PyQt import sip
 from qgis.PyQt.QtCore import Qt
 
 from ..engine.job import Job
@@ -32,7 +28,7 @@ from ..plugin.fields import change_table
 from ..plugin.kept_files import KeptFiles
 from ..plugin.raster_output import GuardedRasters, family, raster_destination, style_path
 from ..plugin.raster_style import RasterStyler
-from ..plugin.sink import Boxes, GuardedOutput, SinkError, sink_fields, verify
+from ..plugin.sink import Boxes, GuardedOutput, SinkError
 from ..plugin.styles import Styler, static_style, store_style
 from ..plugin.texts import tr
 from ..plugin.worker import run_job
@@ -264,7 +260,7 @@ class ChangeAlgorithm(ChangeChecks):
     ) -> str:
         """Copy the polygons into the sink with style and history; return the layer's id."""
         try:
-            written = self._copy(guard, found, parameters, context, feedback)
+            written = self.fill_sink(guard, found, change_table(), parameters, context, feedback)
             store_style(self._destination, written, STYLE)
             if self._destination.on_disk:
                 sidecar.write_sidecar(self._destination.sidecar, content)
@@ -276,37 +272,6 @@ class ChangeAlgorithm(ChangeChecks):
                 )
             ) from error
         guard.commit()
-        return written
-
-    def _copy(
-        self,
-        guard: GuardedOutput,
-        found: Boxes,
-        parameters: dict[str, Any],
-        context: QgsProcessingContext,
-        feedback: QgsProcessingFeedback,
-    ) -> str:
-        """Set the old output aside, open the sink, copy, close, read again; return the layer's id."""
-        fields = sink_fields(change_table())
-        crs = QgsCoordinateReferenceSystem()
-        if found.crs_wkt:
-            crs = QgsCoordinateReferenceSystem.fromWkt(found.crs_wkt)
-        guard.set_aside()
-        sink, written = self.parameterAsSink(
-            parameters, OUTPUT, context, fields, QgsWkbTypes.Type.Polygon, crs
-        )
-        if sink is None:
-            raise SinkError(self.invalidSinkError(parameters, OUTPUT))
-        try:
-            count = found.copy_to(sink, fields, feedback)
-        finally:
-            # closes the file now; a plain del would leave it open while an error travels up,
-            # and the guard would put the old file back under an open one
-            sip.delete(sink)
-        verify(self._destination, written, count)
-        if not crs.isValid() and self._destination.kind == "memory":
-            # QGIS gives a memory layer without a CRS EPSG:4326, which would put pixels on the map
-            QgsProcessingUtils.mapLayerFromString(written, context).setCrs(crs)
         return written
 
 

@@ -12,18 +12,22 @@ import traceback
 from typing import Any
 
 from qgis.core import (
+    QgsCoordinateReferenceSystem,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
     QgsProcessingUtils,
     QgsRasterLayer,
+    QgsWkbTypes,
 )
+from qgis.PyQt import sip
 
 from ..engine.job import Job
 from ..plugin import layers, sidecar
 from ..plugin.errors import WorkerCancelled, WorkerError
+from ..plugin.fields import FieldTable
 from ..plugin.layers import LayerError, RasterFacts
-from ..plugin.sink import SinkError
+from ..plugin.sink import Boxes, GuardedOutput, SinkError, sink_fields, verify
 from ..plugin.texts import tr
 from .checks import INPUT, SceneChecks
 
@@ -126,6 +130,41 @@ class SceneAlgorithm(SceneChecks):
             ) from None
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def fill_sink(
+        self,
+        guard: GuardedOutput,
+        found: Boxes,
+        table: FieldTable,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
+        feedback: QgsProcessingFeedback,
+    ) -> str:
+        """Copy what the worker found into the guard's output; return the layer's id.
+
+        Sets the old output aside, opens the sink, copies, closes and reads again; raises SinkError.
+        """
+        fields = sink_fields(table)
+        crs = QgsCoordinateReferenceSystem()
+        if found.crs_wkt:
+            crs = QgsCoordinateReferenceSystem.fromWkt(found.crs_wkt)
+        guard.set_aside()
+        sink, written = self.parameterAsSink(
+            parameters, guard.label, context, fields, QgsWkbTypes.Type.Polygon, crs
+        )
+        if sink is None:
+            raise SinkError(self.invalidSinkError(parameters, guard.label))
+        try:
+            count = found.copy_to(sink, fields, feedback)
+        finally:
+            # closes the file now; a plain del would leave it open while an error travels up,
+            # and the guard would put the old file back under an open one
+            sip.delete(sink)
+        verify(guard.destination, written, count)
+        if not crs.isValid() and guard.destination.kind == "memory":
+            # QGIS gives a memory layer without a CRS EPSG:4326, which would put pixels on the map
+            QgsProcessingUtils.mapLayerFromString(written, context).setCrs(crs)
+        return written
 
     def build_job(self, inputs: dict[str, dict[str, Any]], outputs: dict[str, str]) -> Job:
         """Return the Job for what was gathered."""

@@ -185,13 +185,13 @@ def test_fault_a_failing_worker_leaves_the_old_outputs(change_stub, dates, out):
 @pytest.fixture
 def full_disk(monkeypatch):
     """Polygons cannot be written; returns a function that lets the disk fill up."""
-    from kestrel.algorithms import change
+    from kestrel.algorithms import scenes
     from kestrel.plugin.sink import SinkError
 
     def full(*_):
         raise SinkError("The disk is full.")
 
-    return lambda: monkeypatch.setattr(change, "verify", full)
+    return lambda: monkeypatch.setattr(scenes, "verify", full)
 
 
 def no_room(source, *_):

@@ -7,7 +7,7 @@ import sys
 
 import processing
 import pytest
-from kestrel.algorithms import boxes
+from kestrel.algorithms import boxes, scenes
 from kestrel.plugin import sink
 from kestrel.plugin.destination import parse_destination
 from kestrel.plugin.errors import WorkerCancelled, WorkerError
@@ -127,7 +127,7 @@ def failing_verify(monkeypatch, stub):
     def broken(*_):
         raise SinkError("It broke.")
 
-    monkeypatch.setattr(boxes, "verify", broken)
+    monkeypatch.setattr(scenes, "verify", broken)
 
 
 def failing_style(monkeypatch, stub):
@@ -152,7 +152,7 @@ def failing_commit(monkeypatch, stub):
 
 
 def failing_oddly(monkeypatch, stub):
-    monkeypatch.setattr(boxes, "sink_fields", lambda: 1 / 0)
+    monkeypatch.setattr(scenes, "sink_fields", lambda _table: 1 / 0)
 
 
 def failing_fields(monkeypatch, stub):

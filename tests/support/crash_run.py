@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 spec = importlib.util.spec_from_file_location("conftest", ROOT / "conftest.py")
 spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
-from kestrel.algorithms import boxes  # noqa: E402
+from kestrel.algorithms import boxes, scenes  # noqa: E402
 from kestrel.algorithms.detect_ships_cfar import DetectShipsCfar  # noqa: E402
 from kestrel.plugin import sink  # noqa: E402
 from kestrel.tests.support.algorithm_tools import StubWorker  # noqa: E402
@@ -39,7 +39,7 @@ def main(scene, output, point):
 
         sink._value = dying
     elif point == "closed":
-        boxes.verify = die
+        scenes.verify = die
     elif point == "style":
         boxes.store_style = die
     else:
