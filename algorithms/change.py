@@ -22,11 +22,11 @@ from qgis.core import (
 from qgis.PyQt.QtCore import Qt
 
 from ..engine.job import Job
-from ..plugin import layers, raster_style, settings, sidecar
+from ..plugin import layers, settings, sidecar
 from ..plugin.destination import Destination
 from ..plugin.fields import change_table
 from ..plugin.kept_files import KeptFiles
-from ..plugin.raster_output import GuardedRasters, family, raster_destination, style_path
+from ..plugin.raster_output import GuardedRasters, family, raster_destination
 from ..plugin.raster_style import RasterStyler
 from ..plugin.sink import Boxes, GuardedOutput, SinkError
 from ..plugin.styles import Styler, static_style, store_style
@@ -139,11 +139,7 @@ class ChangeAlgorithm(ChangeChecks):
     ) -> dict[str, Any]:
         """Run the worker, then leave styles and history, and write the polygons under guard."""
         parameters = self.with_endings(parameters, context)
-        rasters = {}
-        for name in RASTERS:
-            place = self.parameterAsOutputLayer(parameters, name, context)
-            if place:
-                rasters[name] = place
+        rasters = self.asked_rasters(RASTERS, parameters, context)
         places = {name: raster_destination(place) for name, place in rasters.items()}
         families = [family(place.path) for place in places.values()]
         if self._report:
@@ -151,12 +147,9 @@ class ChangeAlgorithm(ChangeChecks):
         with GuardedOutput(self._destination, OUTPUT) as guard, GuardedRasters(places, self._report):
             with KeptFiles(families) as kept:  # without its polygons no raster stays either
                 result = run_job(self._build_job(places, feedback), feedback)
-                figures = result.get("figures", {})
-                content = {
-                    **self.provenance(figures, result.get("warnings", [])),
-                    **{name: figures[name] for name in FIGURES if name in figures},
-                }
-                self._leave(places, content, feedback)
+                content = self.history(result, FIGURES)
+                for name, place in places.items():
+                    self.leave_beside(name, place, self._stylers[name].qml, content, feedback)
                 found = Boxes(result["outputs"]["polygons"], change_table())
                 written = self._write_polygons(guard, found, content, parameters, context, feedback)
                 kept.commit()
@@ -227,27 +220,6 @@ class ChangeAlgorithm(ChangeChecks):
         field = shown if shown in names else (names or [""])[0]
         layers.write_polygons(source, path, context.transformContext(), AOI, field)
         return path
-
-    def _leave(
-        self, places: Mapping[str, Destination], content: Mapping[str, Any], feedback: QgsProcessingFeedback
-    ) -> None:
-        """Write the rasters' styles and history; without them a raster is still whole, so that only warns."""
-        for name, place in places.items():
-            path = style_path(place.path)
-            try:
-                if raster_style.is_ours(path):
-                    sidecar.write_text(path, static_style(RASTERS[name][1]))
-                path = place.sidecar
-                sidecar.write_sidecar(path, content)
-            except OSError as error:
-                raster_style.forget(place.sidecar, style_path(place.path))
-                feedback.pushWarning(
-                    tr("{label} is complete, but {path} could not be written ({reason}).").format(
-                        label=name, path=path, reason=error.strerror or error
-                    )
-                )
-                continue
-            feedback.pushInfo(tr("History: {path}").format(path=place.sidecar))
 
     def _write_polygons(
         self,

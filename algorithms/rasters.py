@@ -13,7 +13,7 @@ from typing import Any
 from qgis.core import QgsProcessingContext, QgsProcessingFeedback, QgsRasterLayer
 
 from ..engine.job import Job
-from ..plugin import layers, raster_style, settings, sidecar
+from ..plugin import layers, raster_style, settings
 from ..plugin.destination import Destination
 from ..plugin.errors import WorkerCancelled, WorkerError
 from ..plugin.raster_output import GuardedRasters, raster_destination, style_path
@@ -103,24 +103,23 @@ class RasterAlgorithm(RasterChecks):
     ) -> dict[str, Any]:
         """Run the worker, then leave style and history beside what it wrote."""
         parameters = self.with_endings(parameters, context)
-        written = {}
-        for name in OUTPUTS:
-            place = self.parameterAsOutputLayer(parameters, name, context)
-            if place:
-                written[name] = place
+        written = self.asked_rasters(OUTPUTS, parameters, context)
         places = {name: raster_destination(place) for name, place in written.items()}
         with GuardedRasters(places, self._report) as guard:
             try:
                 result = run_job(self._build_job(places, feedback), feedback)
             except (WorkerCancelled, WorkerError) as error:
                 replaced = guard.replaced()
-                for place in replaced:
-                    _forget(place)
+                for place in replaced:  # style and history of the raster that lay there before
+                    raster_style.forget(place.sidecar, style_path(place.path))
                 if replaced and isinstance(error, WorkerCancelled):
                     raise SinkError(_too_late(replaced)) from None
                 raise
             figures = result.get("figures", {})
-            self._leave(places, figures, result.get("warnings", []), feedback)
+            content = self.history(result, FIGURES)
+            for name, place in places.items():
+                qml, self._stylers[name].qml = self._styles(name, place.path, figures)
+                self.leave_beside(name, place, qml, content, feedback)
         for line in _quality_lines(figures.get("quality")):
             feedback.pushInfo(line)
         for name, place in written.items():
@@ -140,37 +139,6 @@ class RasterAlgorithm(RasterChecks):
         if self._report:
             outputs["report"] = os.path.realpath(self._report)
         return self.build_job(inputs, outputs)
-
-    def _leave(
-        self,
-        places: Mapping[str, Destination],
-        figures: dict[str, Any],
-        warnings: list[str],
-        feedback: QgsProcessingFeedback,
-    ) -> None:
-        """Write style and history; without them a raster is still whole, so that only warns."""
-        content = {
-            **self.provenance(figures, warnings),
-            **{name: figures[name] for name in FIGURES if name in figures},
-        }
-        for name, place in places.items():
-            qml, shown = self._styles(name, place.path, figures)
-            self._stylers[name].qml = shown
-            path = style_path(place.path)
-            try:
-                if qml and raster_style.is_ours(path):
-                    sidecar.write_text(path, qml)
-                path = place.sidecar
-                sidecar.write_sidecar(path, content)
-            except OSError as error:
-                _forget(place)
-                feedback.pushWarning(
-                    tr("{label} is complete, but {path} could not be written ({reason}).").format(
-                        label=name, path=path, reason=error.strerror or error
-                    )
-                )
-                continue
-            feedback.pushInfo(tr("History: {path}").format(path=place.sidecar))
 
     def _styles(self, name: str, path: str, figures: dict[str, Any]) -> tuple[str, str]:
         """Return an output's style as stored and as shown in this QGIS, "" where there is none."""
@@ -205,8 +173,3 @@ def _too_late(places: list[Destination]) -> str:
     """Return the sentence for outputs that were finished before the cancel reached the worker."""
     paths = ", ".join(place.path for place in places)
     return tr("Cancelled, but {paths} had just been finished and stays.").format(paths=paths)
-
-
-def _forget(place: Destination) -> None:
-    """Remove style and history of the raster that lay there before."""
-    raster_style.forget(place.sidecar, style_path(place.path))

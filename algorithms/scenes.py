@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import traceback
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qgis.core import (
@@ -23,10 +24,12 @@ from qgis.core import (
 from qgis.PyQt import sip
 
 from ..engine.job import Job
-from ..plugin import layers, sidecar
+from ..plugin import layers, raster_style, sidecar
+from ..plugin.destination import Destination
 from ..plugin.errors import WorkerCancelled, WorkerError
 from ..plugin.fields import FieldTable
 from ..plugin.layers import LayerError, RasterFacts
+from ..plugin.raster_output import style_path
 from ..plugin.sink import Boxes, GuardedOutput, SinkError, sink_fields, verify
 from ..plugin.texts import tr
 from .checks import INPUT, SceneChecks
@@ -165,6 +168,44 @@ class SceneAlgorithm(SceneChecks):
             # QGIS gives a memory layer without a CRS EPSG:4326, which would put pixels on the map
             QgsProcessingUtils.mapLayerFromString(written, context).setCrs(crs)
         return written
+
+    def asked_rasters(
+        self, names: Iterable[str], parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> dict[str, str]:
+        """Return the raster outputs among ``names`` that are asked for, with their places in QGIS's words."""
+        places = {name: self.parameterAsOutputLayer(parameters, name, context) for name in names}
+        return {name: place for name, place in places.items() if place}
+
+    def history(self, result: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """Return the sidecar's content for the worker's ``result``, with those figures called ``names``."""
+        figures = result.get("figures", {})
+        content = self.provenance(figures, result.get("warnings", []))
+        return {**content, **{name: figures[name] for name in names if name in figures}}
+
+    def leave_beside(
+        self,
+        label: str,
+        place: Destination,
+        qml: str,
+        content: Mapping[str, Any],
+        feedback: QgsProcessingFeedback,
+    ) -> None:
+        """Write style ("" = none) and history; without them a raster is still whole, so that only warns."""
+        path = style_path(place.path)
+        try:
+            if qml and raster_style.is_ours(path):
+                sidecar.write_text(path, qml)
+            path = place.sidecar
+            sidecar.write_sidecar(path, content)
+        except OSError as error:
+            raster_style.forget(place.sidecar, style_path(place.path))
+            feedback.pushWarning(
+                tr("{label} is complete, but {path} could not be written ({reason}).").format(
+                    label=label, path=path, reason=error.strerror or error
+                )
+            )
+            return
+        feedback.pushInfo(tr("History: {path}").format(path=place.sidecar))
 
     def build_job(self, inputs: dict[str, dict[str, Any]], outputs: dict[str, str]) -> Job:
         """Return the Job for what was gathered."""

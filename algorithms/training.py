@@ -123,7 +123,7 @@ class TrainingAlgorithm(TrainingChecks):
                     raise QgsProcessingException(_cancelled(place, replaced)) from None
                 raise
             figures = result.get("figures", {})
-            self._leave(place, figures, result.get("warnings", []), feedback)
+            self._leave(place, self.history(result, FIGURES), feedback)
         for line in _reached(figures.get("validation")):
             feedback.pushInfo(line)
         written = {OUTPUT_WEIGHTS: self._weights}
@@ -150,18 +150,8 @@ class TrainingAlgorithm(TrainingChecks):
             device=self._job["device"],
         )
 
-    def _leave(
-        self,
-        place: Destination,
-        figures: dict[str, Any],
-        warnings: list[str],
-        feedback: QgsProcessingFeedback,
-    ) -> None:
+    def _leave(self, place: Destination, content: dict[str, Any], feedback: QgsProcessingFeedback) -> None:
         """Write the history; without it the weights are still whole, so that only warns."""
-        content = {
-            **self.provenance(figures, warnings),
-            **{name: figures[name] for name in FIGURES if name in figures},
-        }
         try:
             sidecar.write_sidecar(place.sidecar, content)
         except OSError as error:
