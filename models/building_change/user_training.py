@@ -19,29 +19,17 @@ from ..scaling import stretch_from
 from ..task import Input, ModelError
 from ..trainable import Crops, Example, Moment, Trained, Training
 from ..training.checkpoint import drop_unreadable
-from ..training.typed import Numbers, read_base, read_numbers
+from ..training.typed import LEAST_CROPS, LIMITS, Numbers, evenly, read_base, read_numbers
 from .data import Pairs, Sampler, unit
 from .metrics import Confusion, Curve
 from .network import PRESETS
 from .predict import change_map
-from .trainer import CHECKPOINT, LEAST_CROP, MULTIPLE, Events, Progress, Result, TrainConfig, train
+from .trainer import CHECKPOINT, MULTIPLE, Events, Progress, Result, TrainConfig, train
 from .weights import GSD, TILE, Start, as_stored, describe, read_start
 
-#: Below, validation has one or two crops and a batch repeats itself.
-LEAST_CROPS = 8
 #: Agreement beyond chance below which weights are no use: a network that marks all but a few pixels has an
 #: F1 a little above that of marking everything, and a kappa near 0.
 LEAST_KAPPA = 0.1
-#: Limits of the numbers that are typed: (lowest, highest, default).
-LIMITS: dict[str, tuple[float, float, float]] = {
-    "epochs": (1, 10000, 20),
-    "batch": (1, 256, 8),
-    "crop": (LEAST_CROP, 1024, 128),
-    "learning_rate": (1e-7, 0.1, 1e-3),
-    "seed": (0, 2**31 - 1, 0),
-}
-#: Validations, log lines and examples of one training at most: what a curve can show, a report can hold.
-CHECKS, LINES, EXAMPLES = 100, 200, 4
 #: Roles of the engine's crops; ``changes`` has one band, 1 where something changed and 0 elsewhere.
 ROLES = ("before", "after", "changes")
 #: The sub-folders of a tile folder, as LEVIR-CD and most public sets have them.
@@ -115,17 +103,13 @@ def learn(
             "Outline changes in more places, or choose a smaller CROP.",
         )
     sampler = Sampler(own, wishes.crop, wishes.batch, wishes.seed)
-    steps = wishes.epochs * -(-len(own) // wishes.batch)
+    settings = wishes.settings(len(own))
+    steps = settings["steps"]
     config = TrainConfig(
         network=wishes.network,
-        steps=steps,
-        lr=wishes.learning_rate,
-        seed=wishes.seed,
         device=wishes.device,
-        validations=min(wishes.epochs, CHECKS),
         tile=wishes.crop,
-        log_steps=max(1, steps // LINES),
-        checkpoint_seconds=30.0,
+        **settings,
     )
     drop_unreadable(folder / CHECKPOINT)
     share = float(held_out.label.mean())
@@ -267,7 +251,7 @@ def _examples(pairs: Pairs, scores: Sequence[np.ndarray], threshold: float) -> l
     f1 = np.array([_f1(mark, label) for mark, label in zip(marks, pairs.label, strict=True)])
     some = np.flatnonzero(pairs.label.any(axis=(1, 2)))
     order = some[np.argsort(f1[some], kind="stable")]
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))]
+    chosen = evenly(order)
     return [
         Example(
             unit(pairs.before[i]),

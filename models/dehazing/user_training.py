@@ -20,7 +20,7 @@ from ..scaling import stretch_from
 from ..task import Input, ModelError
 from ..trainable import Crops, Example, Moment, Trained, Training
 from ..training.checkpoint import drop_unreadable
-from ..training.typed import Numbers, read_base, read_numbers
+from ..training.typed import LEAST_CROPS, LIMITS, Numbers, evenly, read_base, read_numbers
 from .data import Pairs, Sampler, simulated_pairs, unit
 from .metrics import Scores, evaluate, fit_bands, interval
 from .network import PRESETS, DWTMANet
@@ -31,22 +31,12 @@ from .task import MULTIPLE
 from .trainer import BEST_PSNR, CHECKPOINT, Events, Progress, Result, TrainConfig, mean_psnr, train
 from .weights import GSD, Start, as_stored, describe, preset_of, read_start
 
-#: Below, validation has one or two crops and a batch repeats itself.
-LEAST_CROPS = 8
-#: Limits of the numbers that are typed: (lowest, highest, default).
-LIMITS: dict[str, tuple[float, float, float]] = {
-    "epochs": (1, 10000, 20),
-    "batch": (1, 256, 8),
-    "crop": (32, 1024, 96),
-    "learning_rate": (1e-7, 0.1, 1e-3),
-    "seed": (0, 2**31 - 1, 0),
-}
+#: As every training's, but for the crops' default.
+OWN_LIMITS = {**LIMITS, "crop": (32, 1024, 96)}
 #: Part of the crops that come from pairs where haze is simulated as well: none of both is the rarer one.
 REAL_SHARE = 0.5
 #: Crops that are scored after an epoch, and at the end; spread evenly. Scoring one takes a step's share.
 WATCHED, SCORED = 48, 400
-#: Validations, log lines and examples of one training at most: what a curve can show, a report can hold.
-CHECKS, LINES, EXAMPLES = 100, 200, 4
 #: Simulated pairs that the affine baseline is fitted on; three gains and offsets need no more.
 FITTED = 64
 WARMUP = 50
@@ -101,7 +91,7 @@ def build(params: Mapping[str, Any], device: str) -> Training:
 
 def read_wishes(params: Mapping[str, Any], device: str) -> Wishes:
     """Check what was typed; raises ModelError in one sentence."""
-    numbers = read_numbers(params, LIMITS, MULTIPLE)
+    numbers = read_numbers(params, OWN_LIMITS, MULTIPLE)
     preset = params.get("preset") or "small"
     if preset not in PRESETS:
         raise ModelError(f"PRESET is {preset!r}; it must be one of {', '.join(PRESETS)}.")
@@ -138,17 +128,13 @@ def learn(
     sampler = Sampler(scenes, own, wishes.crop, wishes.batch, wishes.seed, REAL_SHARE, TRAIN, THINNED)
     if held_out is None:
         held_out = simulated_pairs(_some(crops.part("clear", validation=True), SCORED), TRAIN)
-    steps = wishes.epochs * -(-len(clear) // wishes.batch)
+    settings = wishes.settings(len(clear))
+    steps = settings["steps"]
     config = TrainConfig(
         network=wishes.network,
-        steps=steps,
-        lr=wishes.learning_rate,
         warmup=min(WARMUP, steps // 10),
-        seed=wishes.seed,
         device=wishes.device,
-        validations=min(wishes.epochs, CHECKS),
-        log_steps=max(1, steps // LINES),
-        checkpoint_seconds=30.0,
+        **settings,
     )
     watched = _thinned(held_out, WATCHED)
     drop_unreadable(folder / CHECKPOINT)
@@ -321,7 +307,7 @@ def _examples(net: DWTMANet, pairs: Pairs, scores: Mapping[str, Scores]) -> list
     """Return crops from the worst gain to the best, evenly in between: no favourites."""
     gain = scores["network"].psnr - scores["input"].psnr
     order = np.argsort(gain, kind="stable")
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))]
+    chosen = evenly(order)
     words = {int(order[0]): "worst gain, ", int(order[-1]): "best gain, "} if len(order) > 1 else {}
     return [
         Example(

@@ -6,9 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ..task import ModelError
 
 Start = TypeVar("Start")
+
+#: Limits of the numbers that are typed: (lowest, highest, default).
+LIMITS: dict[str, tuple[float, float, float]] = {
+    "epochs": (1, 10000, 20),
+    "batch": (1, 256, 8),
+    "crop": (32, 1024, 128),
+    "learning_rate": (1e-7, 0.1, 1e-3),
+    "seed": (0, 2**31 - 1, 0),
+}
+#: Below, validation has one or two crops and a batch repeats itself.
+LEAST_CROPS = 8
+#: Validations, log lines and examples of one training at most: what a curve can show, a report can hold.
+CHECKS, LINES, EXAMPLES = 100, 200, 4
 
 
 @dataclass(frozen=True)
@@ -20,6 +35,18 @@ class Numbers:
     crop: int
     learning_rate: float
     seed: int
+
+    def settings(self, crops: int) -> dict[str, Any]:
+        """Return what these numbers are in a training's configuration, with ``crops`` to learn from."""
+        steps = self.epochs * -(-crops // self.batch)
+        return {
+            "steps": steps,
+            "lr": self.learning_rate,
+            "seed": self.seed,
+            "validations": min(self.epochs, CHECKS),
+            "log_steps": max(1, steps // LINES),
+            "checkpoint_seconds": 30.0,
+        }
 
 
 def read_numbers(
@@ -62,3 +89,9 @@ def read_base(params: Mapping[str, Any], read_start: Callable[[str], Start]) -> 
         return read_start(typed)
     except ModelError as error:
         raise ModelError(f"BASE_WEIGHTS: {error.message}", error.hint) from None
+
+
+def evenly(order: np.ndarray) -> np.ndarray:
+    """Return the examples to show of crops in the order of their scores, from end to end: no favourites."""
+    chosen: np.ndarray = order[np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))]
+    return chosen
