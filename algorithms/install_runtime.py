@@ -7,12 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from qgis.core import (
-    QgsProcessingContext,
-    QgsProcessingFeedback,
-    QgsProcessingOutputFolder,
-    QgsProcessingOutputString,
-)
+from qgis.core import QgsProcessingContext, QgsProcessingFeedback
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
 from ..plugin import paths, settings
@@ -137,9 +132,7 @@ class InstallRuntime(SetupAlgorithm):
         self.add_choice(ACCELERATOR, ACCELERATORS, "auto")
         self.add_folder(WHEELS, optional=True, advanced=True)
         self.add_flag(REBUILD, advanced=True)
-        self.addOutput(QgsProcessingOutputFolder(FOLDER, tr("Folder")))
-        self.addOutput(QgsProcessingOutputString(VERSIONS, tr("Versions (JSON)")))
-        self.addOutput(QgsProcessingOutputString(DEVICE, tr("Device")))
+        self.add_outputs(device=True)
 
     def problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
         """Say which path does not exist, or that a sum is missing."""

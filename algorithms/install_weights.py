@@ -7,12 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from qgis.core import (
-    QgsProcessingContext,
-    QgsProcessingFeedback,
-    QgsProcessingOutputFolder,
-    QgsProcessingOutputString,
-)
+from qgis.core import QgsProcessingContext, QgsProcessingFeedback
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
 from ..plugin import paths
@@ -90,8 +85,7 @@ class InstallWeights(SetupAlgorithm):
         """Add the parameters and declare the outputs."""
         self.add_file(PACK, tr("Packs and weights (*.zip *.safetensors)"))
         self.add_text(SHA256)
-        self.addOutput(QgsProcessingOutputFolder(FOLDER, tr("Folder")))
-        self.addOutput(QgsProcessingOutputString(VERSIONS, tr("Versions (JSON)")))
+        self.add_outputs(device=False)
 
     def problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
         """Say what is wrong with the pack's path or the sum's form."""

@@ -16,8 +16,6 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
-    QgsProcessingOutputFolder,
-    QgsProcessingOutputString,
     QgsProcessingUtils,
 )
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
@@ -31,14 +29,11 @@ from ..plugin.runtime import HINT, candidates
 from ..plugin.texts import tr
 from ..plugin.weight_files import added, shipped
 from ..plugin.worker import run_job
-from .base import REPORT, KestrelAlgorithm
-
-FOLDER = "FOLDER"
-VERSIONS = "VERSIONS"
-DEVICE = "DEVICE"
+from .base import REPORT
+from .setup_algorithm import DEVICE, FOLDER, VERSIONS, SetupAlgorithm
 
 
-class RuntimeStatus(KestrelAlgorithm):
+class RuntimeStatus(SetupAlgorithm):
     """Looks at the runtime and says what it saw; a missing runtime is a finding, not a failure."""
 
     NAME = "runtimestatus"
@@ -53,14 +48,6 @@ class RuntimeStatus(KestrelAlgorithm):
     def displayName(self) -> str:
         """Return the name in the toolbox."""
         return tr("Runtime status")
-
-    def group(self) -> str:
-        """Return the toolbox group."""
-        return tr("Set-up")
-
-    def groupId(self) -> str:
-        """Return the group's constant id."""
-        return "setup"
 
     def tags(self) -> list[str]:
         """Return what people type to find it."""
@@ -99,13 +86,7 @@ class RuntimeStatus(KestrelAlgorithm):
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
         """Add the report and declare the outputs."""
         self.add_report()
-        self.addOutput(QgsProcessingOutputFolder(FOLDER, tr("Folder")))
-        self.addOutput(QgsProcessingOutputString(VERSIONS, tr("Versions (JSON)")))
-        self.addOutput(QgsProcessingOutputString(DEVICE, tr("Device")))
-
-    def canExecute(self) -> tuple[bool, str]:
-        """Always: this is what explains a missing runtime."""
-        return True, ""
+        self.add_outputs(device=True)
 
     def problem(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
         """Check the report's path."""

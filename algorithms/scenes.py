@@ -99,13 +99,19 @@ class SceneAlgorithm(SceneChecks):
         except LayerError as error:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise QgsProcessingException(str(error)) from None
+        self.remember(layer, parameters, context)
+        return True
+
+    def remember(
+        self, layer: QgsRasterLayer | None, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> None:
+        """Main thread: keep what the history tells of the parameters and files, and the report's path."""
         self._typed = {
             definition.name(): sidecar.plain(parameters.get(definition.name(), definition.defaultValue()))
             for definition in self.parameterDefinitions()
         }
         self._files = sidecar.stamps(self.input_files(layer, parameters, context))
         self._report = self.report_path(parameters, context)
-        return True
 
     def processAlgorithm(
         self,

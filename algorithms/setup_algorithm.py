@@ -1,8 +1,14 @@
-"""What the algorithms that install share: a group, files as parameters, runs without a runtime."""
+"""What the algorithms of the set-up share: a group, files, outputs, runs without a runtime."""
 
 from __future__ import annotations
 
-from qgis.core import QgsProcessingException, QgsProcessingFeedback, QgsProcessingParameterFile
+from qgis.core import (
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingOutputFolder,
+    QgsProcessingOutputString,
+    QgsProcessingParameterFile,
+)
 
 from ..plugin.installing.errors import InstallError
 from ..plugin.installing.options import Events
@@ -15,7 +21,7 @@ DEVICE = "DEVICE"
 
 
 class SetupAlgorithm(KestrelAlgorithm):
-    """Base class of the algorithms that put something below KESTREL_HOME."""
+    """Base class of the algorithms that put something below KESTREL_HOME, or tell what is there."""
 
     def group(self) -> str:
         """Return the toolbox group."""
@@ -26,7 +32,7 @@ class SetupAlgorithm(KestrelAlgorithm):
         return "setup"
 
     def canExecute(self) -> tuple[bool, str]:
-        """Always: these bring what the others lack."""
+        """Always: these bring what the others lack, or explain it."""
         return True, ""
 
     def add_file(self, name: str, filters: str, *, optional: bool = False, advanced: bool = False) -> None:
@@ -34,6 +40,13 @@ class SetupAlgorithm(KestrelAlgorithm):
         definition = QgsProcessingParameterFile(name, self.label(name), optional=optional)
         definition.setFileFilter(filters)
         self.add(definition, advanced=advanced)
+
+    def add_outputs(self, *, device: bool) -> None:
+        """Declare folder and versions, and what torch computes on where ``device`` is told too."""
+        self.addOutput(QgsProcessingOutputFolder(FOLDER, tr("Folder")))
+        self.addOutput(QgsProcessingOutputString(VERSIONS, tr("Versions (JSON)")))
+        if device:
+            self.addOutput(QgsProcessingOutputString(DEVICE, tr("Device")))
 
 
 def events_for(feedback: QgsProcessingFeedback) -> Events:

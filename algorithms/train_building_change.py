@@ -9,14 +9,13 @@ from typing import Any
 from qgis.core import QgsProcessingContext, QgsProcessingFeedback
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
-from ..plugin import layers, settings
+from ..plugin import layers
 from ..plugin.texts import tr
 from .change_texts import AFTER, BANDS_AFTER, BANDS_BEFORE, BEFORE, SHARED_TEXTS, STRETCH_MAX, STRETCH_MIN
 from .checks import given
-from .networks import BATCH, DEVICE, NetworkChecks
+from .networks import NetworkChecks
 from .training import TrainingAlgorithm
-from .training_checks import RANGES
-from .training_texts import BASE_WEIGHTS, CROP, EPOCHS, LEARNING_RATE, SEED, TRAINING_TEXTS
+from .training_texts import BASE_WEIGHTS, CROP, TRAINING_TEXTS
 
 CHANGES = "CHANGES"
 FOLDER = "FOLDER"
@@ -158,15 +157,7 @@ class TrainBuildingChange(NetworkChecks, TrainingAlgorithm):
         self.add_text(STRETCH_MAX, advanced=True)
         self.add_polygons(CHANGES)
         self.add_folder(FOLDER, optional=True)
-        self.add_number(EPOCHS, 20, *RANGES[EPOCHS])
-        self.add_number(BATCH, 8, *RANGES[BATCH], advanced=True)
-        self.add_number(CROP, 128, *RANGES[CROP])
-        self.add_number(LEARNING_RATE, 0.001, *RANGES[LEARNING_RATE], decimals=7, advanced=True)
-        self.add_weights(BASE_WEIGHTS, self.DEFAULT_WEIGHTS, advanced=False)
-        self.add_number(SEED, 0, *RANGES[SEED], advanced=True)
-        self.add_choice(DEVICE, settings.DEVICES, "auto", advanced=True)
-        self.add_output_weights()
-        self.add_report()
+        self.add_training(128)
 
     def why(self) -> str:
         """Return what is done with visible bands only."""

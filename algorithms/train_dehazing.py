@@ -7,14 +7,12 @@ from typing import Any
 from qgis.core import QgsProcessingContext
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
-from ..plugin import settings
 from ..plugin.texts import tr
 from .checks import given
-from .networks import BATCH, DEVICE, NetworkChecks
+from .networks import NetworkChecks
 from .raster_texts import BANDS, STRETCH_MAX, STRETCH_MIN
 from .training import TrainingAlgorithm
-from .training_checks import RANGES
-from .training_texts import BASE_WEIGHTS, CROP, EPOCHS, LEARNING_RATE, PRESET, SEED, TRAINING_TEXTS
+from .training_texts import BASE_WEIGHTS, PRESET, TRAINING_TEXTS
 
 HAZY = "HAZY"
 CLEAR = "CLEAR"
@@ -153,15 +151,7 @@ class TrainDehazing(NetworkChecks, TrainingAlgorithm):
         self.add_text(STRETCH_MAX, advanced=True)
         self.add_flag(SIMULATE)
         self.add_choice(PRESET, PRESETS, PRESETS[0])
-        self.add_number(EPOCHS, 20, *RANGES[EPOCHS])
-        self.add_number(BATCH, 8, *RANGES[BATCH], advanced=True)
-        self.add_number(CROP, 96, *RANGES[CROP])
-        self.add_number(LEARNING_RATE, 0.001, *RANGES[LEARNING_RATE], decimals=7, advanced=True)
-        self.add_weights(BASE_WEIGHTS, self.DEFAULT_WEIGHTS, advanced=False)
-        self.add_number(SEED, 0, *RANGES[SEED], advanced=True)
-        self.add_choice(DEVICE, settings.DEVICES, "auto", advanced=True)
-        self.add_output_weights()
-        self.add_report()
+        self.add_training(96)
 
     def missing_layer(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
         """Return which layer is needed and not there."""

@@ -20,7 +20,7 @@ from qgis.core import (
 )
 
 from ..engine.job import Job
-from ..plugin import layers, sidecar
+from ..plugin import layers, settings, sidecar
 from ..plugin.destination import Destination
 from ..plugin.errors import WorkerCancelled, WorkerError
 from ..plugin.layers import LayerError
@@ -30,9 +30,9 @@ from ..plugin.weight_files import for_worker
 from ..plugin.worker import run_job
 from .base import REPORT
 from .checks import given
-from .networks import BATCH
+from .networks import BATCH, DEVICE
 from .raster_texts import STRETCH_MAX, STRETCH_MIN
-from .training_checks import TrainingChecks
+from .training_checks import RANGES, TrainingChecks
 from .training_texts import BASE_WEIGHTS, CROP, EPOCHS, LEARNING_RATE, OUTPUT_WEIGHTS, PRESET, SEED
 
 #: What of the worker's figures the history of weights holds beside that of every output.
@@ -48,6 +48,18 @@ class TrainingAlgorithm(TrainingChecks):
         self._bands: dict[str, list[int]] = {}
         self._weights = ""
         self._others: dict[str, dict[str, Any]] = {}
+
+    def add_training(self, crop: int) -> None:
+        """Add how it is learned, ``crop`` pixels by default, and the outputs: the dialog's last part."""
+        self.add_number(EPOCHS, 20, *RANGES[EPOCHS])
+        self.add_number(BATCH, 8, *RANGES[BATCH], advanced=True)
+        self.add_number(CROP, crop, *RANGES[CROP])
+        self.add_number(LEARNING_RATE, 0.001, *RANGES[LEARNING_RATE], decimals=7, advanced=True)
+        self.add_weights(BASE_WEIGHTS, self.DEFAULT_WEIGHTS, advanced=False)
+        self.add_number(SEED, 0, *RANGES[SEED], advanced=True)
+        self.add_choice(DEVICE, settings.DEVICES, "auto", advanced=True)
+        self.add_output_weights()
+        self.add_report()
 
     def other_inputs(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
@@ -94,12 +106,7 @@ class TrainingAlgorithm(TrainingChecks):
         except LayerError as error:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise QgsProcessingException(str(error)) from None
-        self._typed = {
-            definition.name(): sidecar.plain(parameters.get(definition.name(), definition.defaultValue()))
-            for definition in self.parameterDefinitions()
-        }
-        self._files = sidecar.stamps(self.input_files(None, parameters, context))
-        self._report = self.report_path(parameters, context)
+        self.remember(None, parameters, context)
         self._weights = self.output_path(parameters, context)
         if self.is_temporary(parameters, context):
             feedback.pushInfo(
