@@ -130,14 +130,7 @@ class BoxAlgorithm(BoxChecks):
             return ""
         source = self.parameterAsSource(parameters, LAND_MASK, context)
         path = os.path.join(self._scratch, "land.fgb")
-        written, skipped = layers.write_polygons(source, path, context.transformContext())
-        if skipped:
-            self.warn(
-                tr("LAND_MASK: {count} feature(s) without a usable polygon were skipped.").format(
-                    count=skipped
-                ),
-                feedback,
-            )
+        written = self.copy_polygons(source, path, LAND_MASK, context, feedback)
         if not written:
             self.warn(tr("LAND_MASK holds no polygon, so no land is masked."), feedback)
         return path if written else ""

@@ -200,14 +200,7 @@ class ChangeAlgorithm(ChangeChecks):
         # log, history and report call it by the file's name
         name = re.sub(r"[^\w-]+", "_", source.sourceName())[:60] or "reference"
         path = os.path.join(self._folder("reference"), f"{name}.fgb")
-        _, skipped = layers.write_polygons(source, path, context.transformContext(), REFERENCE)
-        if skipped:
-            self.warn(
-                tr("REFERENCE: {count} feature(s) without a usable polygon were skipped.").format(
-                    count=skipped
-                ),
-                feedback,
-            )
+        self.copy_polygons(source, path, REFERENCE, context, feedback)
         return path
 
     def _write_zones(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:

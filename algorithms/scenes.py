@@ -16,6 +16,7 @@ from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsProcessingContext,
     QgsProcessingException,
+    QgsProcessingFeatureSource,
     QgsProcessingFeedback,
     QgsProcessingUtils,
     QgsRasterLayer,
@@ -139,6 +140,28 @@ class SceneAlgorithm(SceneChecks):
             ) from None
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def copy_polygons(
+        self,
+        source: QgsProcessingFeatureSource,
+        path: str,
+        label: str,
+        context: QgsProcessingContext,
+        feedback: QgsProcessingFeedback,
+    ) -> int:
+        """Main thread: write the polygons of parameter ``label`` to ``path``, return how many.
+
+        Warns of those that are skipped; raises LayerError.
+        """
+        written, skipped = layers.write_polygons(source, path, context.transformContext(), label)
+        if skipped:
+            self.warn(
+                tr("{label}: {count} feature(s) without a usable polygon were skipped.").format(
+                    label=label, count=skipped
+                ),
+                feedback,
+            )
+        return written
 
     def fill_sink(
         self,

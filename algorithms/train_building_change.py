@@ -9,7 +9,6 @@ from typing import Any
 from qgis.core import QgsProcessingContext, QgsProcessingFeedback
 from qgis.PyQt.QtCore import QT_TRANSLATE_NOOP
 
-from ..plugin import layers
 from ..plugin.texts import tr
 from .change_texts import AFTER, BANDS_AFTER, BANDS_BEFORE, BEFORE, SHARED_TEXTS, STRETCH_MAX, STRETCH_MIN
 from .checks import given
@@ -220,14 +219,7 @@ class TrainBuildingChange(NetworkChecks, TrainingAlgorithm):
         # the card names the layer
         name = re.sub(r"[^\w.-]+", "_", source.sourceName())[:80] or "changes"
         path = os.path.join(place, f"{name}.fgb")
-        _, skipped = layers.write_polygons(source, path, context.transformContext(), CHANGES)
-        if skipped:
-            self.warn(
-                tr("CHANGES: {count} feature(s) without a usable polygon were skipped.").format(
-                    count=skipped
-                ),
-                feedback,
-            )
+        self.copy_polygons(source, path, CHANGES, context, feedback)
         return {"changes": {"path": path, "bands": []}}
 
     def own_params(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
