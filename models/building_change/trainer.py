@@ -22,18 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..task import ModelError
-from ..training.loop import (
-    CHECKPOINT,
-    LOG,
-    Events,
-    Loop,
-    Stand,
-    begin,
-    check_budget,
-    described,
-    digest,
-    prepare_folder,
-)
+from ..training.begin import begin, check_budget, described, digest, prepare_folder
+from ..training.loop import CHECKPOINT, LOG, Events, Loop, Stand
 from .data import Batch, Pairs, Sampler, batches, statistics
 from .loss import loss_terms
 from .metrics import Curve

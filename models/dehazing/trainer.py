@@ -18,18 +18,8 @@ import torch
 from torch import Tensor
 
 from ..task import ModelError
-from ..training.loop import (
-    CHECKPOINT,
-    LOG,
-    Events,
-    Loop,
-    Stand,
-    begin,
-    check_budget,
-    described,
-    digest,
-    prepare_folder,
-)
+from ..training.begin import begin, check_budget, described, digest, prepare_folder
+from ..training.loop import CHECKPOINT, LOG, Events, Loop, Stand
 from ..training.schedule import cosine_rate
 from .data import Pairs, Sampler, batches, unit
 from .loss import LAMBDA, loss_terms

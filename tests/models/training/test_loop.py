@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 from kestrel.models.task import ModelError
+from kestrel.models.training.begin import begin, described, prepare_folder
 from kestrel.models.training.checkpoint import read_state
 from kestrel.models.training.log import read_rows
-from kestrel.models.training.loop import CHECKPOINT, LOG, Loop, begin, described, prepare_folder
+from kestrel.models.training.loop import CHECKPOINT, LOG, Loop
 
 
 @dataclass(frozen=True)
