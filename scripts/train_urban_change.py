@@ -4,7 +4,7 @@
 FOLDER/pack holds oscd.npz (scripts/pack_building_change.py). For each fold of
 kestrel.models.building_change.cities one training (FOLDER/urban/fold_N) that never sees the fold, by default
 of the small preset. The same command goes on where it was stopped; benchmarks/urban_change_accuracy.py
-measures. No weights are made of it: they do worse than tuned change vectors.
+measures. No weights are made of it: they do no better than tuned change vectors.
 """
 
 from __future__ import annotations
