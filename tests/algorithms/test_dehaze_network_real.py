@@ -97,6 +97,7 @@ def history(path):
         return json.load(file)
 
 
+@pytest.mark.slow
 def test_feature_toolbox_model_and_qgis_process_give_the_same_pixels(scene, weights, out):
     more = {**SMALL, "WEIGHTS": str(weights / "random.safetensors")}
     toolbox, _ = dehaze(scene, out / "toolbox.tif", **more)

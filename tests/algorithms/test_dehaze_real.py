@@ -281,6 +281,7 @@ def test_fault_interrupt_leaves_the_old_outputs_and_no_part(long_run, out):
     assert untouched(out), sorted(os.listdir(out))
 
 
+@pytest.mark.slow
 def test_fault_killed_worker_leaves_the_old_outputs_and_no_part(long_run, out):
     process, worker = long_run
     os.kill(worker, signal.SIGKILL)
@@ -290,6 +291,7 @@ def test_fault_killed_worker_leaves_the_old_outputs_and_no_part(long_run, out):
     assert untouched(out), sorted(os.listdir(out))
 
 
+@pytest.mark.slow
 def test_fault_killed_qgis_leaves_what_the_next_run_clears(long_run, haze, out):
     process, worker = long_run
     # the wrapper script has become qgis_process itself, which the worker outlives by a moment

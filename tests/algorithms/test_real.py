@@ -310,7 +310,9 @@ def test_interrupt_of_qgis_process_leaves_the_old_output(tmp_path, out):
     assert (out / "a.geojson").read_text() == "old"
 
 
-@pytest.mark.parametrize("layout", ["north_up", "rotated", "degrees"])
+@pytest.mark.parametrize(
+    "layout", ["rotated", *(pytest.param(name, marks=pytest.mark.slow) for name in ("north_up", "degrees"))]
+)
 def test_real_chip_through_qgis_process_overlaps_its_truth(tmp_path, out, layout):
     """A real Sentinel-1 ship on the map: polygon and label overlap by half."""
     if not (DATA / "sar_ships").is_dir():
@@ -332,6 +334,7 @@ def test_real_chip_through_qgis_process_overlaps_its_truth(tmp_path, out, layout
     assert sum(overlap >= 0.5 for overlap in overlaps) >= len(overlaps) / 2
 
 
+@pytest.mark.slow
 def test_network_runs_from_a_weight_file_and_names_it(sea, out, tmp_path):
     """Random weights: what is found means nothing, the way from WEIGHTS to the fields does."""
     weights = tmp_path / "random.safetensors"

@@ -52,7 +52,9 @@ def simulated(tmp_path_factory):
     return str(folder / "scene.tif")
 
 
-@pytest.mark.parametrize("layout", ["north_up", "rotated", "degrees"])
+@pytest.mark.parametrize(
+    "layout", ["rotated", *(pytest.param(name, marks=pytest.mark.slow) for name in ("north_up", "degrees"))]
+)
 def test_polygons_overlap_the_truth_of_a_real_chip_by_half(tmp_path, out, layout):
     if not (DATA / "sar_ships").is_dir():
         pytest.skip(f"development data not found at {DATA}; set KESTREL_DATA")

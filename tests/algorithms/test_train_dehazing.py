@@ -408,6 +408,7 @@ def test_fault_cancel_is_quick_and_the_same_call_goes_on(real_worker, layers, ou
     assert os.path.getsize(out / "a.safetensors") > 100_000
 
 
+@pytest.mark.slow
 def test_exception_what_only_the_worker_sees_keeps_the_old_file(real_worker, layers, out, tmp_path):
     far = layer(tmp_path / "far.tif", haze=0, transform=(700000, 10, 0, 4500000, 0, -10))
     (out / "a.safetensors").write_text("old")

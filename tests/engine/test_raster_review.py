@@ -230,6 +230,7 @@ runs = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs)
 def test_property_batches_panels_and_extents_change_nothing(tmp_path, run):

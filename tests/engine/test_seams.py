@@ -155,6 +155,7 @@ def test_feature_memory_follows_one_row_not_the_scene():
     assert most <= 10
 
 
+@pytest.mark.slow
 def test_oracle_40_000_boxes_are_merged_in_under_5_s():
     """A dense scene of 8000 x 8000 pixels, most objects seen by several tiles (ENGINE.md, section 5)."""
     rng, side, tile, overlap = np.random.default_rng(0), 8000, 640, 128

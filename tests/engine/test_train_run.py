@@ -127,6 +127,7 @@ def test_feature_trained_file_removes_haze_and_says_that_its_pixel_size_is_unkno
     assert "The pixel size of what it learned from is unknown" in told
 
 
+@pytest.mark.slow
 def test_oracle_interrupted_training_ends_with_the_same_weights(pair, tmp_path, home, every_step):
     tensors = {}
     for name, stops in (("through", ()), ("broken", (3, 8))):
@@ -211,6 +212,7 @@ def test_feature_simulated_haze_over_a_clear_layer(pair, out, hazy_too):
     assert "simulated" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_feature_pairs_on_another_grid_and_sixteen_bits(tmp_path, out):
     hazy, _ = write_pair(tmp_path, dtype="uint16")
     crs, _ = PLACES["north_up"]
@@ -229,6 +231,7 @@ def test_feature_pairs_on_another_grid_and_sixteen_bits(tmp_path, out):
     assert load_weights(out / "own.safetensors", None).card.extra["stretch"] == [[0, 2550]] * 3
 
 
+@pytest.mark.slow
 def test_feature_fine_tuning_starts_from_base_weights(pair, tmp_path, out):
     run(training_job(*pair, out, epochs=4))
     base = out / "base.safetensors"

@@ -90,7 +90,7 @@ def test_property_units_cover_every_row_once_and_begin_on_blocks():
         assert all((unit.top - 512) % 256 == 0 and (unit.left, unit.right) == (7, 9) for unit in found)
 
 
-@pytest.mark.parametrize("what", ["change", "scores"])
+@pytest.mark.parametrize("what", ["change", pytest.param("scores", marks=pytest.mark.slow)])
 def test_oracle_threads_give_the_bytes_of_one_machine(tall, tmp_path, threads, what):
     inline, expected = run(tall, tmp_path / "inline", what)
     outcome, found = run(tall, tmp_path / "units", what, threads)
@@ -100,6 +100,7 @@ def test_oracle_threads_give_the_bytes_of_one_machine(tall, tmp_path, threads, w
         assert outcome.figures.get(name) == inline.figures.get(name), name
 
 
+@pytest.mark.slow
 def test_oracle_spawned_processes_give_the_bytes_of_one_machine(tall, tmp_path, processes):
     _, expected = run(tall, tmp_path / "inline")
     _, found = run(tall, tmp_path / "units", executor=processes)

@@ -201,6 +201,7 @@ def kill_at(folder, slow_scene, count, seed):
     return ends
 
 
+@pytest.mark.slow
 def test_fault_22_killed_at_5_random_moments(tmp_path, slow_scene):
     ends = kill_at(tmp_path, slow_scene, 5, seed=1)
     assert -signal.SIGKILL in ends
@@ -262,7 +263,7 @@ def cancel_at(folder, slow_scene, count, seed, threads=True):
     return cancelled
 
 
-@pytest.mark.parametrize("threads", [True, False])
+@pytest.mark.parametrize("threads", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_fault_21_cancelled_at_5_random_moments(tmp_path, slow_scene, threads):
     assert cancel_at(tmp_path, slow_scene, 5, seed=3, threads=threads)
 

@@ -138,7 +138,7 @@ worker.run_job(worker_tools.job(sys.argv[1]), Loud())
 """
 
 
-@pytest.mark.parametrize("model", ["slow", "stubborn"])
+@pytest.mark.parametrize("model", ["slow", pytest.param("stubborn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_fault_worker_is_gone_within_5_s_of_its_parents_death(model, number, home):
     parent = subprocess.Popen(

@@ -157,7 +157,7 @@ def test_fault_21_sigint_is_a_cancel_and_back_within_2_s(run):
     assert run.leftovers() == []
 
 
-@pytest.mark.parametrize("victim", ["worker", "qgis_process"])
+@pytest.mark.parametrize("victim", ["worker", pytest.param("qgis_process", marks=pytest.mark.slow)])
 def test_fault_22_kill_9_mid_run_leaves_the_old_output_and_the_next_run_works(run, victim):
     before = run.output.read_bytes()
     process = run.start("toy_slow")

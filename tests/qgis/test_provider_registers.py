@@ -57,6 +57,7 @@ def test_the_provider_shows_without_torch_or_any_runtime(tmp_path):
     assert "Kestrel" in done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_checkout_in_a_folder_with_space_and_dot_and_three_first_runs_at_once(tmp_path):
     script = checkout(tmp_path / "my code v1.0" / "kestrel main.d")
     environ = {

@@ -223,6 +223,7 @@ def test_fault_stdin_eof_while_idle_ends_the_worker():
     worker.stderr.close()
 
 
+@pytest.mark.slow
 def test_alive_comes_every_5_s_during_a_long_run():
     worker = start()
     worker.stdin.write(run_message("slow").encode())
