@@ -85,10 +85,14 @@ def how_far(state: Mapping[str, Any]) -> str:
     """Say which step was taken and whether the training came to its end, for limits and note."""
     done, planned, best = int(state["step"]), int(state["config"]["steps"]), int(state["best"]["step"])
     taken = f"These are the averaged weights of step {best}, best of the validations."
+    what = "The training"
+    if state.get("start"):
+        taken += " They are of the last part of a training, which began from the average of an earlier part."
+        what = "This part"
     if not planned or done >= planned:
-        return f"{taken} The training ended after {done} steps as planned."
+        return f"{taken} {what} ended after {done} steps as planned."
     return (
-        f"{taken} The training was stopped after at least {done} of {planned} steps, before its learning "
+        f"{taken} {what} was stopped after at least {done} of {planned} steps, before its learning "
         "rate had fallen to 0."
     )
 

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """Make the shipped building change weights again: ``train_building_change.py FOLDER --seed 0``.
 
-Packs the data (FOLDER/pack), trains (FOLDER/first, then FOLDER/paper, an hour and a half on two free cores),
-measures, and writes
-resources/weights/building_change.safetensors with its card. ``--until ablation`` trains the paper's modules
-one by one at half width (FOLDER/ablation) instead. The same command goes on where it was stopped; what is
-finished is kept.
+Packs the data (FOLDER/pack), trains (FOLDER/first, then FOLDER/paper, an hour and a half on two busy cores),
+measures, and writes resources/weights/building_change.safetensors with its card. ``--until ablation`` trains
+the paper's modules one by one at half width (FOLDER/ablation) instead. The same command goes on where it was
+stopped; what is finished is kept.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ STOPPED = 2438
 
 
 def shipped(seed: int, threads: int = 2) -> list[Stage]:
-    """The paper's network on all training quadrants, about an hour and a half on two free cores.
+    """The paper's network on all training quadrants, an hour and a half on two busy cores.
 
     The first part is a training of 3,600 steps that is stopped, the second begins from its average and
     brings the learning rate from there to 0. Validations choose the epoch.
